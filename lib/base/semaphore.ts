@@ -1,0 +1,49 @@
+import type { Context } from './context.js';
+import { abortable, throwIfDone } from './context.js';
+
+/** At most `limit` bodies run at a time; the others wait in order. */
+export class Semaphore {
+  #free: number;
+  readonly #waiters: (() => void)[] = [];
+
+  constructor(limit: number) {
+    this.#free = limit;
+  }
+
+  async run<T>(ctx: Context, body: () => Promise<T>): Promise<T> {
+    await this.#acquire(ctx);
+    try {
+      return await body();
+    } finally {
+      this.#release();
+    }
+  }
+
+  async #acquire(ctx: Context): Promise<void> {
+    throwIfDone(ctx);
+    if (this.#free > 0) {
+      this.#free -= 1;
+      return;
+    }
+    let wake: () => void = () => undefined;
+    const turn = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    this.#waiters.push(wake);
+    try {
+      await abortable(ctx, turn);
+    } catch (error) {
+      const index = this.#waiters.indexOf(wake);
+      // The turn may have been given in the same tick in which the context ended: pass it on.
+      if (index === -1) this.#release();
+      else this.#waiters.splice(index, 1);
+      throw error;
+    }
+  }
+
+  #release(): void {
+    const next = this.#waiters.shift();
+    if (next === undefined) this.#free += 1;
+    else next();
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * A virtual machine as the node sees it.
+ *
+ *     starting ──► running ──► stopping ──► dead ──► (swept)
+ *         └─────────┴── the process ended ──►┘
+ */
+
+export type Accelerator = 'kvm' | 'tcg';
+
+/** How a pod came by its VM. */
+export type VmSource = 'cold' | 'clone' | 'pool';
+
+export interface VmShape {
+  readonly vcpus: number;
+  readonly memoryMib: number;
+}
+
+/** Where a plugged device appears inside the guest; the guest may not choose it. */
+export type DeviceLocator =
+  /** `<slot>.<function>` of the root port on bus 0 and the function behind it: stable whatever the guest numbers. */
+  | { readonly kind: 'pci'; readonly rootPort: string; readonly function: number }
+  /** ACPI NFIT device handle of an NVDIMM. */
+  | { readonly kind: 'nfit'; readonly handle: number };
+
+/** One VM as it is kept on disk; enough to find and adopt the process after a restart. */
+export interface VmRecord {
+  readonly schemaVersion: 1;
+  /** The id of the sandbox it belongs to. */
+  readonly id: string;
+  readonly driver: string;
+  readonly shape: VmShape;
+  readonly accelerator: Accelerator;
+  readonly source: VmSource;
+  /** Unprivileged user and group of the process (S2). */
+  readonly uid: number;
+  readonly netns: string;
+  readonly tap: string;
+  readonly cgroupParent: string;
+  /** 0 until the process runs. */
+  readonly pid: number;
+  /** Start time of the process in clock ticks since boot (/proc/PID/stat field 22): pids are reused, this is not. */
+  readonly processStartTicks: string;
+}
+
+/** The end of a VM process. */
+export interface VmExit {
+  /** Undefined when the process was not our child and only its end was seen. */
+  readonly exitCode?: number;
+  readonly signal?: string;
+  /** The last lines of its standard error, for the log. */
+  readonly lastWords: string;
+}
