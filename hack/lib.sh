@@ -1,0 +1,95 @@
+# Shared by the commands in hack/: set-up steps that can be run again at any time.
+# Sourced, not run. Needs bash with `set -euo pipefail`.
+
+HERKOS_SOURCE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export HERKOS_SOURCE
+export DEBIAN_FRONTEND=noninteractive npm_config_loglevel=error
+
+step() { printf '==> %s\n' "$*"; }
+
+# note TEXT: one line below a step.
+note() { printf '    %s\n' "$*"; }
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+# watched TITLE COMMAND...: runs a long command, its output into a log file, with a sign of life
+# every ten seconds; shows the end of the log when it fails.
+watched() {
+  local title=$1 log pid began=$SECONDS status=0
+  shift
+  log=$(mktemp)
+  step "$title"
+  "$@" >"$log" 2>&1 &
+  pid=$!
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 1
+    if (((SECONDS - began) % 10 == 9)); then
+      note "$((SECONDS - began)) s: $(tail -c 400 "$log" | tr '\r' '\n' | grep -v '^ *$' | tail -n 1 | cut -c1-100)"
+    fi
+  done
+  wait "$pid" || status=$?
+  if ((status != 0)); then
+    tail -n 40 "$log" >&2
+    rm -f "$log"
+    die "$title failed with exit code $status"
+  fi
+  rm -f "$log"
+  note "done in $((SECONDS - began)) s"
+}
+
+require_machine() {
+  [[ $(id -u) == 0 ]] || die 'run this as root: it makes network namespaces, cgroups and mounts'
+  [[ $(uname -m) == x86_64 ]] || die "this is $(uname -m); Herkos runs on x86_64 only so far"
+  command -v apt-get >/dev/null || die 'apt-get is not here; this set-up knows Debian only'
+  command -v node >/dev/null || die 'node is not here; install Node 20'
+  [[ $(node -p 'process.versions.node.split(".")[0]') == 20 ]] || die "node is $(node --version); Herkos needs Node 20"
+  command -v cargo >/dev/null || die 'cargo is not here; install Rust (stable)'
+}
+
+debian_packages() { sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$HERKOS_SOURCE/hack/debian-packages.txt"; }
+
+missing_packages() {
+  local name
+  for name in $(debian_packages); do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || printf '%s\n' "$name"
+  done
+}
+
+setup_packages() {
+  local missing
+  missing=$(missing_packages)
+  if [[ -z $missing ]]; then
+    step 'Debian packages: all there'
+    return
+  fi
+  watched 'Debian packages: refreshing the lists' apt-get update
+  # shellcheck disable=SC2086 # names, one word each
+  watched "Debian packages: installing $(wc -l <<<"$missing")" apt-get install -y --no-install-recommends $missing
+}
+
+setup_node() {
+  cd "$HERKOS_SOURCE"
+  local stamp=node_modules/.herkos-lock
+  if [[ -f $stamp ]] && cmp -s package-lock.json "$stamp"; then
+    step 'npm packages: all there'
+  else
+    watched 'npm packages: installing' npm ci
+    cp package-lock.json "$stamp"
+  fi
+  watched 'TypeScript: generating and compiling' npm run --silent build
+}
+
+setup_guest() {
+  cd "$HERKOS_SOURCE"
+  watched 'Guest: agent, kernel and root image' guest/build
+}
+
+setup_all() {
+  require_machine
+  setup_packages
+  setup_node
+  setup_guest
+}

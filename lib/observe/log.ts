@@ -1,0 +1,58 @@
+import winston from 'winston';
+
+import type { LogFields, Logger } from '../base/logger.js';
+
+export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof logLevels)[number];
+export const logFormats = ['text', 'json'] as const;
+export type LogFormat = (typeof logFormats)[number];
+
+export interface LogSettings {
+  readonly level: LogLevel;
+  readonly format: LogFormat;
+}
+
+/** Logs to standard error, one line an event: `time level message key=value …`, or JSON. */
+export function openLog(settings: LogSettings): Logger {
+  const { combine, timestamp, json, printf } = winston.format;
+  const root = winston.createLogger({
+    level: settings.level,
+    format: combine(timestamp(), settings.format === 'json' ? json() : printf(textLine)),
+    transports: [new winston.transports.Stream({ stream: process.stderr })],
+  });
+  return wrap(root, {});
+}
+
+function wrap(log: winston.Logger, fixed: LogFields): Logger {
+  const at =
+    (level: LogLevel) =>
+    (message: string, fields: LogFields = {}): void => {
+      log.log(level, message, { ...fixed, ...fields });
+    };
+  return {
+    debug: at('debug'),
+    info: at('info'),
+    warn: at('warn'),
+    error: at('error'),
+    with: (fields) => wrap(log, { ...fixed, ...fields }),
+  };
+}
+
+function textLine(info: winston.Logform.TransformableInfo): string {
+  const { timestamp, level, message, ...fields } = info;
+  const pairs = Object.entries(fields)
+    .filter(([, value]) => value !== undefined)
+    .map(([key, value]) => ` ${key}=${textValue(value)}`);
+  return `${String(timestamp)} ${level.toUpperCase().padEnd(5)} ${oneLine(String(message))}${pairs.join('')}`;
+}
+
+function textValue(value: unknown): string {
+  const text = String(value);
+  return /^[\w./:@%+,-]+$/.test(text) ? text : JSON.stringify(text);
+}
+
+/** A guest's or a program's words may hold line breaks; a log line may not (it could forge another). */
+function oneLine(text: string): string {
+  // eslint-disable-next-line no-control-regex -- control characters are what must go
+  return text.replace(/[\u0000-\u001f\u007f]+/g, ' ');
+}
