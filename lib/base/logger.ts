@@ -18,3 +18,10 @@ export const silentLogger: Logger = {
   error: () => undefined,
   with: () => silentLogger,
 };
+
+/** From the noisiest to the quietest. */
+export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+export const logFormats = ['text', 'json'] as const;
+export type LogFormat = (typeof logFormats)[number];

@@ -1,11 +1,6 @@
 import winston from 'winston';
 
-import type { LogFields, Logger } from '../base/logger.js';
-
-export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
-export type LogLevel = (typeof logLevels)[number];
-export const logFormats = ['text', 'json'] as const;
-export type LogFormat = (typeof logFormats)[number];
+import type { LogFields, LogFormat, Logger, LogLevel } from '../base/logger.js';
 
 export interface LogSettings {
   readonly level: LogLevel;

@@ -1,0 +1,23 @@
+import { z } from 'zod';
+
+import { logFormats, logLevels } from '../base/logger.js';
+import { absolutePath } from './values.js';
+
+/** Short: it becomes part of names with narrow limits (interfaces, unix socket paths). */
+const instancePattern = /^[a-z][a-z0-9-]{0,19}$/;
+
+/** `[node]`: names and places of this daemon. */
+export const nodeSection = z.strictObject({
+  /** Prefix of everything the daemon makes on the node; two daemons on one node need two. */
+  instance: z
+    .string()
+    .regex(instancePattern, 'write 1 to 20 of a-z, 0-9 and -, beginning with a letter')
+    .default('herkos'),
+  socket: absolutePath.default('/run/herkos/herkos.sock'),
+  state_dir: absolutePath.default('/var/lib/herkos'),
+  run_dir: absolutePath.default('/run/herkos'),
+  log_level: z.enum(logLevels).default('info'),
+  log_format: z.enum(logFormats).default('text'),
+  /** The syntax of cgroup parents; `auto` takes systemd where it runs. Must equal the kubelet's. */
+  cgroup_driver: z.enum(['auto', 'systemd', 'cgroupfs']).default('auto'),
+});

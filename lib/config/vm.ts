@@ -1,0 +1,26 @@
+import { z } from 'zod';
+
+import { absolutePath, bytes, positiveInt, seconds } from './values.js';
+
+/** `[vm]`: the hypervisor and the machines it makes. */
+export const vmSection = z.strictObject({
+  /** `auto` uses KVM where a guest really boots with it, else TCG (slow, works everywhere). */
+  accel: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
+  qemu: z.string().min(1).default('qemu-system-x86_64'),
+  /** Where `guest/build` put vmlinux, initramfs.cpio, root.erofs and manifest.json; empty: beside the program. */
+  guest_dir: z.union([absolutePath, z.literal('')]).default(''),
+  /** A pod's machine when the kubelet sends no limits. */
+  vcpus: positiveInt.max(64).default(1),
+  memory: bytes.default(256 * 1024 * 1024),
+  /** Added to the pod's own limits for the guest's kernel and agent. */
+  memory_overhead: bytes.default(96 * 1024 * 1024),
+  /** How image layers become devices in the guest. */
+  layer_device: z.enum(['virtio-pmem', 'nvdimm']).default('virtio-pmem'),
+  /** One unprivileged user per VM, out of this range; the group after the range may read image layers. */
+  uid_first: positiveInt.max(4_000_000_000).default(1_900_000_000),
+  uid_count: positiveInt.max(65_536).default(4_096),
+  /** A guest that has not answered by then is given up. */
+  boot_timeout_seconds: seconds.default(60),
+  /** Keep the guest's serial console in the VM's run directory (for debugging; guests can write to it). */
+  console: z.boolean().default(false),
+});

@@ -1,0 +1,46 @@
+import { expect } from 'chai';
+
+import { loadConfig, parseConfig } from '../../../lib/config/load.js';
+import { rejection } from '../../tools/rejection.js';
+
+describe('config', () => {
+  it('has a default for everything', () => {
+    const config = parseConfig('', 'empty');
+    expect(config.node.socket).to.equal('/run/herkos/herkos.sock');
+    expect(config.vm.accel).to.equal('auto');
+    expect(config.pod.writable_layer).to.equal(10 * 1024 ** 3);
+  });
+
+  it('reads sizes with units', () => {
+    expect(parseConfig('[vm]\nmemory = "512MiB"\n', 'x').vm.memory).to.equal(512 * 1024 ** 2);
+  });
+
+  it('names the file, the key and the trouble', () => {
+    const wrong: readonly (readonly [string, string[]])[] = [
+      ['[vm]\nmemroy = 1\n', ['vm', 'memroy']],
+      ['[vms]\n', ['vms']],
+      ['[vm]\naccel = "hax"\n', ['vm.accel']],
+      ['[vm]\nmemory = "lots"\n', ['vm.memory', "'lots' is not a size"]],
+      ['[node]\nsocket = "run/x.sock"\n', ['node.socket', 'absolute path']],
+      ['[node]\nstate_dir = "/var/../etc"\n', ['node.state_dir', '..']],
+      ['[node]\ninstance = "Has Spaces"\n', ['node.instance']],
+      ['[network]\ndefault_subnet = "10.0.0.0"\n', ['network.default_subnet']],
+      ['[vm\n', ['not valid TOML']],
+    ];
+    for (const [text, words] of wrong) {
+      let message = '';
+      try {
+        parseConfig(text, 'herkosd.toml');
+      } catch (error) {
+        message = String(error);
+      }
+      for (const word of ['herkosd.toml', ...words]) expect(message, text).to.include(word);
+    }
+  });
+
+  it('needs the file that was asked for by name', async () => {
+    const error = await rejection(loadConfig('/nonexistent/herkosd.toml'));
+    expect(error).to.have.property('class', 'InvalidArgument');
+    expect(String(error)).to.include('/nonexistent/herkosd.toml');
+  });
+});
