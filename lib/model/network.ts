@@ -15,6 +15,8 @@ export interface Route {
   readonly onLink: boolean;
   readonly mtu?: number;
   readonly metric?: number;
+  /** Bytes of the largest TCP segment to advertise on this route. */
+  readonly advertisedMss?: number;
 }
 
 /** One interface inside the guest; found there by its MAC address. */
