@@ -34,7 +34,7 @@ const packageRules = Object.entries(packages).map(([name, from]) => ({
   comment: `${name} is used in ${from} alone, so that it can be replaced there.`,
   severity: 'error',
   from: { path: '^(lib|cmd)/', pathNot: from },
-  to: { path: `^node_modules/${name}/` },
+  to: { path: `(^|/)node_modules/${name}/` },
 }));
 
 module.exports = {
@@ -106,8 +106,8 @@ module.exports = {
       severity: 'error',
       from: { path: '^(lib|cmd)/' },
       to: {
-        path: '^node_modules/',
-        pathNot: `^node_modules/(${Object.keys(packages).join('|')}|@types/node)/`,
+        path: '(^|/)node_modules/',
+        pathNot: `(^|/)node_modules/(${Object.keys(packages).join('|')}|@types/node)/`,
       },
     },
     ...packageRules,
