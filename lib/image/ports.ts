@@ -10,6 +10,9 @@
 import type { Context } from '../base/context.js';
 import type { ImageRecord } from '../model/image.js';
 import type { RecordStore } from '../pod/ports.js';
+import type { Descriptor, ImageName } from '../wire/oci/types.js';
+
+export type { Descriptor, ImageName } from '../wire/oci/types.js';
 
 export type ImageStore = RecordStore<ImageRecord>;
 
@@ -20,21 +23,6 @@ export interface RegistryCredentials {
   readonly identityToken: string;
   /** A bearer token to send as it is. */
   readonly registryToken: string;
-}
-
-/** `host/path` with a tag or a digest, fully qualified. */
-export interface ImageName {
-  readonly host: string;
-  readonly repository: string;
-  readonly tag: string | undefined;
-  readonly digest: string | undefined;
-}
-
-/** An OCI descriptor (image-spec, descriptor.md), checked. */
-export interface Descriptor {
-  readonly mediaType: string;
-  readonly digest: string;
-  readonly sizeBytes: number;
 }
 
 /** A source of manifests and blobs; implemented by `drivers/registry` for registries and by this room for archives. */
