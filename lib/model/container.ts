@@ -116,6 +116,8 @@ export interface ContainerRecord {
   readonly stopSignal: number;
   /** Absolute, or empty. */
   readonly logPath: string;
+  /** OCI process object as JSON: what an exec in this container starts from (the image may be gone by then). */
+  readonly ociProcess?: string;
   readonly createdAt: UnixNano;
   readonly startedAt: UnixNano;
   readonly finishedAt: UnixNano;

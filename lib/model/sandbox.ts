@@ -86,6 +86,9 @@ export interface SandboxRecord {
   readonly phase: SandboxPhase;
   /** Set as soon as the network may hold an address for this pod, so that a sweep can give it back. */
   readonly networkRequested: boolean;
+  /** Where the network was attached, known once it was requested; CNI DEL wants to hear it again. */
+  readonly netnsPath?: string;
+  readonly tap?: string;
   readonly network?: NetworkAttachment;
   /** Why the sandbox is not ready, when it did not stop on request. */
   readonly failure?: string;
