@@ -4,8 +4,8 @@ import protobuf from 'protobufjs';
 export interface FieldRow {
   readonly name: string;
   readonly number: number;
-  /** Null for maps. */
-  readonly type: string | null;
+  /** `map` for maps. */
+  readonly type: string;
   readonly repeated: boolean;
   readonly map: { readonly key: string; readonly value: string } | null;
   readonly oneof: string | null;
@@ -70,8 +70,7 @@ export function describeProto(text: string): ApiTable {
       messages.push({
         name: local(object),
         fields: object.fieldsArray.map((field) => fieldRow(field, local)),
-        // Undefined, whatever its type says, in a message without reserved numbers.
-        reserved: (object.reserved as readonly unknown[] | undefined) ?? [],
+        reserved: listOrNone(object.reserved),
       });
     if (object instanceof protobuf.Namespace) object.nestedArray.forEach(visit);
   };
@@ -86,7 +85,7 @@ function fieldRow(field: protobuf.Field, local: (type: protobuf.ReflectionObject
   return {
     name: field.name,
     number: field.id,
-    type: field instanceof protobuf.MapField ? null : type,
+    type: field instanceof protobuf.MapField ? 'map' : type,
     repeated: field.repeated,
     map: field instanceof protobuf.MapField ? { key: field.keyType, value: type } : null,
     oneof: field.partOf?.name ?? null,
@@ -109,4 +108,9 @@ export function sorted(table: ApiTable): ApiTable {
       .sort(byName),
     services: table.services.map((one) => ({ ...one, rpcs: [...one.rpcs].sort(byName) })).sort(byName),
   };
+}
+
+/** protobufjs leaves the list out where there is nothing reserved, whatever its type says. */
+function listOrNone(list: readonly unknown[] | undefined): readonly unknown[] {
+  return list ?? [];
 }
