@@ -1,0 +1,101 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import type { Context } from '../../base/context.js';
+import { background, underDeadline } from '../../base/context.js';
+import { HerkosError, isErrno } from '../../base/errors.js';
+import type { Exec } from '../../base/exec.js';
+import { withRollback } from '../../base/rollback.js';
+import type { NetnsFactory } from '../../vm/ports.js';
+import { ipBatch, runInNetns } from './link.js';
+
+/** iproute2's place; QEMU is started by `ip netns exec <name>`. */
+export const netnsDirectory = '/run/netns';
+export const tapName = 'tap0';
+
+const stepTimeoutMs = 10_000;
+const uidMax = 0xffff_fffe;
+
+/**
+ * What keeps the namespace's own stack silent: the guest speaks there. New devices inherit `default`.
+ * arp_ignore=8 answers no ARP request, in the moment before the redirects are in place too.
+ */
+const silence = [
+  'net.ipv4.conf.all.arp_ignore=8',
+  'net.ipv6.conf.default.accept_ra=0',
+  'net.ipv6.conf.default.autoconf=0',
+  'net.ipv6.conf.default.router_solicitations=0',
+];
+
+/**
+ * Network namespaces of one instance: `<instance>-<letters and digits>`, each with a tap that belongs
+ * to the VM's uid. A namespace takes its tap along when it goes.
+ */
+export class CniNetnsFactory implements NetnsFactory {
+  readonly #exec: Exec;
+  readonly #namePattern: RegExp;
+  readonly #instance: string;
+
+  /** @param instance letters and digits only, so that no instance's names look like another's */
+  constructor(exec: Exec, instance: string) {
+    if (!/^[a-z0-9]{1,32}$/.test(instance))
+      throw new HerkosError('InvalidArgument', `instance '${instance}' may only hold a-z and 0-9`);
+    this.#exec = exec;
+    this.#instance = instance;
+    this.#namePattern = new RegExp(`^${instance}-[a-z0-9]{1,64}$`);
+  }
+
+  async create(
+    ctx: Context,
+    name: string,
+    uid: number,
+  ): Promise<{ readonly path: string; readonly tap: string }> {
+    this.#check(name);
+    if (!Number.isInteger(uid) || uid < 0 || uid > uidMax)
+      throw new HerkosError('InvalidArgument', `${String(uid)} is not a user id`);
+    const path = join(netnsDirectory, name);
+    return withRollback(async (undo) => {
+      undo.push(`delete namespace ${name}`, () => this.deleteGone(background(), name));
+      await underDeadline(ctx, stepTimeoutMs, `creating the namespace ${name}`, async (step) => {
+        await this.#exec.run(step, 'ip', ['netns', 'add', name]);
+        await Promise.all([
+          ipBatch(step, this.#exec, path, [
+            `tuntap add dev ${tapName} mode tap user ${String(uid)}`,
+            `link set dev ${tapName} addrgenmode none`,
+          ]),
+          runInNetns(step, this.#exec, path, ['sysctl', '-q', '-e', '-w', ...silence]),
+        ]);
+      });
+      return { path, tap: tapName };
+    });
+  }
+
+  async deleteGone(ctx: Context, name: string): Promise<void> {
+    this.#check(name);
+    await underDeadline(ctx, stepTimeoutMs, `deleting the namespace ${name}`, async (step) => {
+      const { exitCode, stderr } = await this.#exec.run(step, 'ip', ['netns', 'delete', name], {
+        okExitCodes: [0, 1],
+      });
+      const said = stderr.toString('utf8').trim();
+      if (exitCode !== 0 && !said.includes('No such file or directory'))
+        throw new HerkosError('Internal', `cannot delete the namespace ${name}: ${said}`);
+    });
+  }
+
+  async list(): Promise<string[]> {
+    try {
+      return (await readdir(netnsDirectory)).filter((name) => this.#namePattern.test(name));
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) return [];
+      throw error;
+    }
+  }
+
+  #check(name: string): void {
+    if (!this.#namePattern.test(name))
+      throw new HerkosError(
+        'InvalidArgument',
+        `'${name}' is not a namespace of this instance; names are ${this.#instance}-<a-z, 0-9>`,
+      );
+  }
+}
