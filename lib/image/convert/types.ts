@@ -21,6 +21,8 @@ export interface ConvertLimits {
   readonly entriesMax: number;
   /** Memory for names, link targets, extended attributes and sparse maps. */
   readonly metadataBytesMax: number;
+  /** Size of the device file; every GiB of it costs the guest 16 MiB for page structs. */
+  readonly deviceBytesMax: number;
 }
 
 export interface ConvertRequest {
