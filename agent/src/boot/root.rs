@@ -1,0 +1,77 @@
+//! Second stage: makes the root file system usable and serves the host.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+
+use super::{modules, mounts};
+use crate::console::say;
+use crate::fault::{Doing, Fault, Outcome};
+use crate::net;
+use crate::port;
+use crate::server::Service;
+use crate::sys::{Linux, Sys};
+use crate::uevent::Devices;
+
+const MODULES: &str = "/etc/herkos/modules.list";
+const CGROUP: &str = "/sys/fs/cgroup";
+/// Of containers.
+const CONTROLLERS: [&str; 5] = ["cpu", "memory", "pids", "io", "cpuset"];
+const OPEN_FILES_MAX: u64 = 1 << 20;
+const BLOCKING_THREADS_MAX: usize = 8;
+
+/// Returns only when the agent cannot go on.
+pub fn run() -> Fault {
+    let sys: Arc<dyn Sys> = Arc::new(Linux);
+    super::fill_standard_descriptors();
+    prepare(sys.as_ref());
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build();
+    match runtime.doing("start the event loop") {
+        Ok(runtime) => match runtime.block_on(serve(sys)) {
+            Err(fault) => fault,
+            Ok(()) => Fault::internal("powered off"),
+        },
+        Err(fault) => fault,
+    }
+}
+
+fn prepare(sys: &dyn Sys) {
+    // Children inherit these; the environment is what the OCI runtime is found by.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_MAX, OPEN_FILES_MAX);
+    let _ = setrlimit(Resource::RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY);
+    if let Err(error) = sys.write(Path::new("/proc/self/oom_score_adj"), b"-1000") {
+        say(format_args!("protect the agent from the OOM killer: {error}"));
+    }
+    mounts::mount_runtime(sys);
+    enable_controllers(sys);
+    if let Err(error) = net::raise_loopback(sys) {
+        say(format_args!("{}", error.message));
+    }
+}
+
+/// For the top and for the group that all containers are in. A controller that the kernel lacks is left out.
+fn enable_controllers(sys: &dyn Sys) {
+    let top = Path::new(CGROUP);
+    let herkos = top.join("herkos");
+    for group in [top, &herkos] {
+        let _ = sys.make_dir(group, 0o755);
+        for controller in CONTROLLERS {
+            let _ = sys.write(&group.join("cgroup.subtree_control"), format!("+{controller}").as_bytes());
+        }
+    }
+}
+
+async fn serve(sys: Arc<dyn Sys>) -> Outcome<()> {
+    let devices = Devices::listen(sys.clone()).doing("listen to device events")?;
+    let loading = sys.clone();
+    tokio::task::spawn_blocking(move || modules::load_all(loading.as_ref(), Path::new(MODULES)));
+    let mut port = port::open(&sys, &devices).await?;
+    let service = Service { boot_milliseconds: sys.boot_milliseconds(), sys: sys.clone() };
+    say(format_args!("ready after {} ms", service.boot_milliseconds));
+    loop {
+        let connection = port.accept().await.doing("read the agent's port")?;
+        service.serve(connection).await;
+    }
+}

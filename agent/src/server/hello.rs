@@ -1,0 +1,91 @@
+//! First call on every connection.
+
+use std::path::Path;
+
+use super::Service;
+use super::api::{HelloRequest, HelloResponse, ProtocolVersion};
+use crate::fault::{Doing, Fault, Outcome};
+use crate::sys::Sys;
+
+const ENTROPY_BYTES_MAX: usize = 512;
+const VERSIONS_BYTES_MAX: usize = 4096;
+/// `name=value` lines that the image's builder wrote, so that nothing has to be started to know them.
+const VERSIONS: &str = "/etc/herkos/versions";
+
+pub fn hello(service: &Service, request: HelloRequest) -> Outcome<HelloResponse> {
+    if request.protocol_version() != ProtocolVersion::ProtocolVersion1 {
+        return Err(Fault::invalid(format!(
+            "protocol version {} is not spoken here, only 1",
+            request.protocol_version
+        )));
+    }
+    if request.entropy.len() > ENTROPY_BYTES_MAX {
+        return Err(Fault::invalid(format!("more than {ENTROPY_BYTES_MAX} bytes of entropy")));
+    }
+    if request.host_time_unix_nano <= 0 {
+        return Err(Fault::invalid("the host's time is before 1970"));
+    }
+    let sys = service.sys.as_ref();
+    sys.set_clock(request.host_time_unix_nano).doing("set the clock")?;
+    if !request.entropy.is_empty() {
+        sys.add_entropy(&request.entropy).doing("credit entropy")?;
+    }
+    Ok(HelloResponse {
+        protocol_version: ProtocolVersion::ProtocolVersion1.into(),
+        agent_version: env!("CARGO_PKG_VERSION").to_string(),
+        kernel_release: sys.kernel_release(),
+        oci_runtime_version: version_of(sys, "crun"),
+        boot_milliseconds: service.boot_milliseconds,
+        memory_bytes: sys.memory_bytes(),
+        cpus: sys.cpus(),
+    })
+}
+
+fn version_of(sys: &dyn Sys, name: &str) -> String {
+    let text = sys.read(Path::new(VERSIONS), VERSIONS_BYTES_MAX).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    let found = lines.into_iter().find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim());
+    found.unwrap_or("unknown").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fault::Kind;
+    use crate::sys::fake::Fake;
+
+    fn ask(fake: &Arc<Fake>, request: HelloRequest) -> Outcome<HelloResponse> {
+        hello(&Service::for_test(fake.clone()), request)
+    }
+
+    fn good() -> HelloRequest {
+        HelloRequest { protocol_version: 1, host_time_unix_nano: 5, entropy: vec![1; 512] }
+    }
+
+    #[test]
+    fn sets_the_clock_and_answers() {
+        let fake = Arc::new(Fake::default());
+        fake.file(VERSIONS, "kernel=6.1\ncrun = 1.8.1\n");
+        let answer = ask(&fake, good()).unwrap();
+        assert_eq!(answer.oci_runtime_version, "1.8.1");
+        assert_eq!(answer.memory_bytes, 128 << 20);
+        assert_eq!(fake.calls(), ["set_clock 5", "add_entropy 512"]);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_understand() {
+        let fake = Arc::new(Fake::default());
+        let bad = [
+            HelloRequest { protocol_version: 2, ..good() },
+            HelloRequest { entropy: vec![0; 513], ..good() },
+            HelloRequest { host_time_unix_nano: -1, ..good() },
+        ];
+        for request in bad {
+            assert_eq!(ask(&fake, request).unwrap_err().kind, Kind::Invalid);
+        }
+        assert!(fake.calls().is_empty());
+    }
+}

@@ -1,0 +1,311 @@
+//! The real kernel.
+
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{OFlag, open};
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
+use nix::sys::stat::Mode;
+use nix::sys::time::TimeSpec;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::time::{ClockId, clock_gettime, clock_settime};
+use nix::unistd::{Pid, chdir, chroot, sethostname, sysconf};
+
+use super::{Ended, Mount, Sys};
+
+const UEVENT_BUFFER_BYTES: usize = 1 << 20;
+const NETLINK_REPLY_BYTES: usize = 8192;
+/// The kernel answers a request on the same processor; this only bounds a lost answer.
+const NETLINK_TIMEOUT_S: i64 = 5;
+const NANOS_PER_S: i64 = 1_000_000_000;
+
+pub struct Linux;
+
+impl Sys for Linux {
+    fn read(&self, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+        self.read_at(path, 0, bytes_max)
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        if offset > 0 {
+            file.seek(SeekFrom::Start(offset))?;
+        }
+        let mut data = Vec::new();
+        file.take(bytes_max as u64).read_to_end(&mut data)?;
+        Ok(data)
+    }
+
+    fn write(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        fs::OpenOptions::new().write(true).open(path)?.write_all(data)
+    }
+
+    fn replace(&self, path: &Path, data: &[u8], mode: u32) -> io::Result<()> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        let _ = fs::remove_file(&beside);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(data)?;
+        fs::rename(&beside, path)
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::read_link(path)
+    }
+
+    fn list(&self, path: &Path, names_max: usize) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(path)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.take(names_max).collect())
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+    }
+
+    fn make_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn symlink(&self, target: &Path, link: &Path) -> io::Result<()> {
+        symlink(target, link)
+    }
+
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+
+    fn mount(&self, m: &Mount<'_>) -> io::Result<()> {
+        let flags = MsFlags::from_bits_truncate(m.flags);
+        let data = Some(m.data).filter(|data| !data.is_empty());
+        Ok(mount(Some(m.source), m.target, Some(m.fstype).filter(|fstype| !fstype.is_empty()), flags, data)?)
+    }
+
+    fn mount_from(&self, cwd: &Path, m: &Mount<'_>) -> io::Result<()> {
+        // The working directory belongs to the process; a thread of its own can give up sharing it.
+        std::thread::scope(|scope| {
+            let mounting = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_FS)?;
+                chdir(cwd)?;
+                self.mount(m)
+            });
+            mounting.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread ended")))
+        })
+    }
+
+    fn unmount(&self, target: &Path) -> io::Result<()> {
+        Ok(umount2(target, MntFlags::UMOUNT_NOFOLLOW)?)
+    }
+
+    fn unmount_lazily(&self, target: &Path) -> io::Result<()> {
+        Ok(umount2(target, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)?)
+    }
+
+    fn switch_root(&self, new_root: &Path) -> io::Result<()> {
+        chdir(new_root)?;
+        mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
+        chroot(".")?;
+        Ok(chdir("/")?)
+    }
+
+    fn load_module(&self, path: &Path) -> io::Result<()> {
+        let file = fs::File::open(path)?;
+        match finit_module(file, c"", ModuleInitFlags::empty()) {
+            Err(nix::Error::EEXIST) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn set_hostname(&self, name: &str) -> io::Result<()> {
+        Ok(sethostname(name)?)
+    }
+
+    fn set_clock(&self, unix_nano: i64) -> io::Result<()> {
+        let time = TimeSpec::new(unix_nano.div_euclid(NANOS_PER_S), unix_nano.rem_euclid(NANOS_PER_S));
+        Ok(clock_settime(ClockId::CLOCK_REALTIME, time)?)
+    }
+
+    fn unix_nano(&self) -> i64 {
+        clock_gettime(ClockId::CLOCK_REALTIME).map(nanos).unwrap_or(0)
+    }
+
+    fn add_entropy(&self, bytes: &[u8]) -> io::Result<()> {
+        let random = fs::OpenOptions::new().write(true).open("/dev/urandom")?;
+        let request = entropy_request(bytes)?;
+        // SAFETY: the request is a rand_pool_info whose buf_size bytes follow its header.
+        nix::Error::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, request.as_ptr()) })?;
+        // SAFETY: the call takes no argument.
+        nix::Error::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG, 0) })?;
+        Ok(())
+    }
+
+    fn boot_milliseconds(&self) -> u64 {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(nanos).unwrap_or(0);
+        u64::try_from(now / 1_000_000).unwrap_or(0)
+    }
+
+    fn kernel_release(&self) -> String {
+        let release = self.read(Path::new("/proc/sys/kernel/osrelease"), 256).unwrap_or_default();
+        String::from_utf8_lossy(&release).trim().to_string()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let read = |what| sysconf(what).ok().flatten().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        read(nix::unistd::SysconfVar::_PHYS_PAGES).saturating_mul(read(nix::unistd::SysconfVar::PAGE_SIZE))
+    }
+
+    fn cpus(&self) -> u32 {
+        let online = sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+        online.and_then(|n| u32::try_from(n).ok()).unwrap_or(1)
+    }
+
+    fn sync(&self) {
+        nix::unistd::sync();
+    }
+
+    fn power_off(&self) -> io::Error {
+        match reboot(RebootMode::RB_POWER_OFF) {
+            Err(error) => error.into(),
+            Ok(never) => match never {},
+        }
+    }
+
+    fn netlink(&self, request: &[u8]) -> io::Result<()> {
+        let fd = netlink_socket(SockProtocol::NetlinkRoute, 0, SockFlag::empty())?;
+        let timeout = nix::sys::time::TimeVal::new(NETLINK_TIMEOUT_S, 0);
+        socket::setsockopt(&fd, socket::sockopt::ReceiveTimeout, &timeout)?;
+        socket::send(fd.as_raw_fd(), request, MsgFlags::empty())?;
+        let mut reply = vec![0; NETLINK_REPLY_BYTES];
+        let read = socket::recv(fd.as_raw_fd(), &mut reply, MsgFlags::empty())?;
+        crate::net::netlink::acknowledgement(reply.get(..read).unwrap_or_default())
+    }
+
+    fn open_uevents(&self) -> io::Result<OwnedFd> {
+        const KERNEL_GROUP: u32 = 1;
+        let fd = netlink_socket(SockProtocol::NetlinkKObjectUEvent, KERNEL_GROUP, SockFlag::SOCK_NONBLOCK)?;
+        // A burst of events while modules load must not be lost; an overflow is only another wake-up.
+        let _ = socket::setsockopt(&fd, socket::sockopt::RcvBufForce, &UEVENT_BUFFER_BYTES);
+        Ok(fd)
+    }
+
+    fn open_device(&self, path: &Path) -> io::Result<OwnedFd> {
+        Ok(open(path, OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    fn spawn(&self, command: &mut Command) -> io::Result<i32> {
+        // SAFETY: between fork and exec only async-signal-safe calls are made.
+        unsafe { command.pre_exec(leave_oom_protection) };
+        let child = command.spawn()?;
+        i32::try_from(child.id()).map_err(io::Error::other)
+    }
+
+    fn reap(&self) -> io::Result<Option<(i32, Ended)>> {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::Exited(pid, code)) => return Ok(Some((pid.as_raw(), Ended::Exited(code)))),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    return Ok(Some((pid.as_raw(), Ended::Killed(signal as i32))));
+                }
+                Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return Ok(None),
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn kill(&self, pid: i32, signal: i32) -> io::Result<()> {
+        // Real-time signals have no name in `Signal`, so the call is made directly.
+        if pid <= 1 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if let Ok(known) = Signal::try_from(signal) {
+            return Ok(nix::sys::signal::kill(Pid::from_raw(pid), known)?);
+        }
+        // SAFETY: kill takes two integers and touches no memory.
+        nix::Error::result(unsafe { libc::kill(pid, signal) })?;
+        Ok(())
+    }
+
+    fn wait_cgroup_empty(&self, cgroup: &Path, timeout_ms: u64) -> bool {
+        let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+        let Ok(mut events) = fs::File::open(cgroup.join("cgroup.events")) else { return true };
+        loop {
+            let mut text = String::new();
+            let read = events.seek(SeekFrom::Start(0)).and_then(|_| events.read_to_string(&mut text));
+            if read.is_err() || text.lines().any(|line| line == "populated 0") {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout);
+        }
+    }
+}
+
+/// `_IOW('R', 3, int[2])` and `_IO('R', 7)` of linux/random.h.
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+
+/// `struct rand_pool_info`: entropy in bits, length in bytes, the bytes.
+fn entropy_request(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let length = i32::try_from(bytes.len()).map_err(io::Error::other)?;
+    let mut request = Vec::with_capacity(2 * size_of::<i32>() + bytes.len());
+    request.extend_from_slice(&length.saturating_mul(8).to_ne_bytes());
+    request.extend_from_slice(&length.to_ne_bytes());
+    request.extend_from_slice(bytes);
+    Ok(request)
+}
+
+fn nanos(time: TimeSpec) -> i64 {
+    time.tv_sec().saturating_mul(NANOS_PER_S).saturating_add(time.tv_nsec())
+}
+
+fn netlink_socket(protocol: SockProtocol, groups: u32, flags: SockFlag) -> io::Result<OwnedFd> {
+    let flags = flags | SockFlag::SOCK_CLOEXEC;
+    let fd = socket::socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(fd)
+}
+
+/// The agent may not be chosen by the OOM killer; what it starts may.
+fn leave_oom_protection() -> io::Result<()> {
+    // SAFETY: open, write and close are async-signal-safe and get valid pointers and lengths.
+    unsafe {
+        let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = OwnedFd::from_raw_fd(fd);
+        if libc::write(fd.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
