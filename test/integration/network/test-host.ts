@@ -6,14 +6,15 @@ import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { randomBytes, randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import type { Context } from '../../../lib/base/context.js';
-import { underDeadline } from '../../../lib/base/context.js';
-import { background } from '../../../lib/base/context.js';
+import { background, underDeadline } from '../../../lib/base/context.js';
 import type { Exec, ExecOptions, ExecResult } from '../../../lib/base/exec.js';
 import { systemExec } from '../../../lib/base/exec.js';
 import { newId } from '../../../lib/base/ids.js';
@@ -125,6 +126,22 @@ export class TestHost {
     );
   }
 
+  /** Waits until duplicate address detection is over: a fresh bridge does not answer on IPv6 before. */
+  async settle(): Promise<void> {
+    while ((await this.run('ip', '-6', '-o', 'address', 'show', 'tentative')) !== '') await setTimeout(50);
+  }
+
+  /** Another machine on a wire to this host: `192.0.2.1` here, `192.0.2.2` there. */
+  async addNeighbour(): Promise<string> {
+    const path = await this.addNamespace();
+    await this.run('ip', 'link', 'add', 'wire0', 'type', 'veth', 'peer', 'name', 'wire1', 'netns', path);
+    await this.run('ip', 'address', 'add', '192.0.2.1/24', 'dev', 'wire0');
+    await this.run('ip', 'link', 'set', 'wire0', 'up');
+    await this.runIn(path, 'ip', 'address', 'add', '192.0.2.2/24', 'dev', 'wire1');
+    await this.runIn(path, 'ip', 'link', 'set', 'wire1', 'up');
+    return path;
+  }
+
   /** Everything of this host goes; safe after any failure. */
   async dispose(): Promise<void> {
     for (const child of this.#children) {
@@ -207,7 +224,20 @@ export class TestNode {
   async attach(pod: TestPod): Promise<NetworkAttachment> {
     const attachment = await this.network.attach(background(), pod.request);
     for (const one of attachment.interfaces) await applyInGuest(this.host, pod.guestPath, one);
+    await this.host.settle();
     return attachment;
+  }
+
+  /** Addresses that host-local has given out of the built-in network. */
+  async leases(): Promise<string[]> {
+    const directory = join(this.settings.stateDir, 'ipam', `net-${this.instance}`);
+    const names = await readdir(directory).catch(() => [] as string[]);
+    return names.filter((name) => isIP(name) !== 0);
+  }
+
+  /** Ids of the sandboxes that something is kept of. */
+  async attachments(): Promise<string[]> {
+    return readdir(join(this.settings.stateDir, 'attachments')).catch(() => []);
   }
 
   /** Deletes the namespaces of this instance that are left, stand-ins included. */
