@@ -35,8 +35,15 @@ export interface ImageSource {
   /**
    * A blob's bytes as stored (compressed), whole and in order; resumes a broken transfer by itself.
    * The digest and size are verified by the driver: the iterable throws DataLoss at the end when they differ.
+   * With `verify: false` the caller computes the digest itself (in a worker); the size is checked anyway.
+   * Asked again for a blob that it delivered whole, a source with several places takes another one.
    */
-  fetchBlob(ctx: Context, name: ImageName, blob: Descriptor): AsyncIterable<Buffer>;
+  fetchBlob(
+    ctx: Context,
+    name: ImageName,
+    blob: Descriptor,
+    options?: { readonly verify?: boolean },
+  ): AsyncIterable<Buffer>;
 }
 
 /** Opens a source with the credentials of one request, which are neither kept nor logged (S7). */
