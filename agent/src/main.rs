@@ -9,8 +9,11 @@ mod device;
 mod erofs;
 mod fault;
 mod net;
+mod output;
 mod port;
+mod reaper;
 mod server;
+mod sync;
 mod sys;
 mod uevent;
 
