@@ -43,7 +43,7 @@ export default defineConfig(
         { considerDefaultExhaustiveForUnions: true },
       ],
       // `ctx` is the first parameter of everything that may take long, whether this step looks at it or not.
-      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
       // An abort signal's reason is typed `any` by the platform; `base/context` makes it a HerkosError.
       '@typescript-eslint/only-throw-error': [
         'error',

@@ -1,0 +1,18 @@
+import type { Context } from '../base/context.js';
+import type { Logger } from '../base/logger.js';
+import type { Images, NodeInfo, Pods } from './ports.js';
+
+/** What handlers work with. */
+export interface CriParts {
+  readonly pods: Pods;
+  readonly images: Images;
+  readonly node: NodeInfo;
+  readonly log: Logger;
+}
+
+/** One RPC verb: checks the request, calls a room, shapes the answer. Throws HerkosError. */
+export type UnaryHandler<Request, Response> = (
+  ctx: Context,
+  request: Request,
+  parts: CriParts,
+) => Response | Promise<Response>;

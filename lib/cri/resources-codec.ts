@@ -1,0 +1,78 @@
+import Long from 'long';
+
+import type { LinuxResources } from '../model/resources.js';
+import type { v1 } from './api.js';
+import { integer, requiredText, stringMap } from './checks.js';
+
+/** The kernel's range of oom_score_adj. */
+const oomScoreAdjMax = 1000;
+
+/**
+ * CRI knows no "absent" here: zero and empty mean that a limit is not set, and so does a quota of -1.
+ * A swap limit of -1 (no limit) is kept: it differs from "not set".
+ */
+export function decodeResources(
+  from: v1.LinuxContainerResources.$Properties | null | undefined,
+  field: string,
+): LinuxResources {
+  if (from === null || from === undefined) return {};
+  const quota = integer(from.cpuQuota, `${field}.cpu_quota`, -1);
+  return {
+    ...set('cpuShares', integer(from.cpuShares, `${field}.cpu_shares`, 0)),
+    ...set('cpuQuotaUs', Math.max(0, quota)),
+    ...set('cpuPeriodUs', integer(from.cpuPeriod, `${field}.cpu_period`, 0)),
+    ...set('memoryLimitBytes', integer(from.memoryLimitInBytes, `${field}.memory_limit_in_bytes`, 0)),
+    ...set(
+      'memorySwapLimitBytes',
+      integer(from.memorySwapLimitInBytes, `${field}.memory_swap_limit_in_bytes`, -1),
+    ),
+    ...set(
+      'oomScoreAdj',
+      integer(from.oomScoreAdj, `${field}.oom_score_adj`, -oomScoreAdjMax, oomScoreAdjMax),
+    ),
+    ...set('cpusetCpus', from.cpusetCpus ?? ''),
+    ...set('cpusetMems', from.cpusetMems ?? ''),
+    ...decodeHugepages(from.hugepageLimits ?? [], `${field}.hugepage_limits`),
+    ...(Object.keys(from.unified ?? {}).length === 0 ? {} : { unified: stringMap(from.unified) }),
+  };
+}
+
+/** Exact for every value that was decoded here. */
+export function encodeResources(from: LinuxResources): v1.LinuxContainerResources.$Properties {
+  return {
+    cpuShares: Long.fromNumber(from.cpuShares ?? 0),
+    cpuQuota: Long.fromNumber(from.cpuQuotaUs ?? 0),
+    cpuPeriod: Long.fromNumber(from.cpuPeriodUs ?? 0),
+    memoryLimitInBytes: Long.fromNumber(from.memoryLimitBytes ?? 0),
+    memorySwapLimitInBytes: Long.fromNumber(from.memorySwapLimitBytes ?? 0),
+    oomScoreAdj: Long.fromNumber(from.oomScoreAdj ?? 0),
+    cpusetCpus: from.cpusetCpus ?? '',
+    cpusetMems: from.cpusetMems ?? '',
+    hugepageLimits: (from.hugepageLimits ?? []).map(({ pageSize, limitBytes }) => ({
+      pageSize,
+      limit: Long.fromNumber(limitBytes, true),
+    })),
+    unified: stringMap(from.unified),
+  };
+}
+
+function set<Name extends keyof LinuxResources, Value extends string | number>(
+  name: Name,
+  value: Value,
+): Partial<Record<Name, Value>> {
+  if (value === 0 || value === '') return {};
+  // A computed key has a wider type than the name it is computed from.
+  return { [name]: value } as Partial<Record<Name, Value>>;
+}
+
+function decodeHugepages(
+  limits: readonly v1.HugepageLimit.$Properties[],
+  field: string,
+): Pick<LinuxResources, 'hugepageLimits'> {
+  // The kubelet sends a zero for every page size of the node; only the others limit anything.
+  const wanted = limits.map(({ pageSize, limit }) => ({
+    pageSize: requiredText(pageSize, `${field}.page_size`),
+    limitBytes: integer(limit, `${field}.limit`, 0),
+  }));
+  return wanted.length === 0 ? {} : { hugepageLimits: wanted };
+}
