@@ -1,0 +1,224 @@
+/**
+ * After a restart: the records are read first, so that lists can be answered at once; then each sandbox is
+ * looked after, many at a time. What a request needs to know of a sandbox it waits for (`recovered`).
+ */
+import { background } from '../base/context.js';
+import { messageOf } from '../base/errors.js';
+import { Semaphore } from '../base/semaphore.js';
+import { exitUnknown, hasExited } from '../model/container-state.js';
+import type { SandboxRecord } from '../model/sandbox.js';
+import { nowUnixNano } from '../model/time.js';
+import { cleanContainer } from './clean-container.js';
+import { settleExit } from './container-exit.js';
+import { cursorPath, diskPath, makeDirectories, removeDiskGone, sweepFiles } from './disk.js';
+import { LivePod } from './live-pod.js';
+import type { PodVm } from './ports.js';
+import { recoverContainer } from './recover-container.js';
+import { ContainerEntry, SandboxEntry } from './registry.js';
+import { beginRemove } from './remove-container.js';
+import { beginRemoveSandbox } from './remove-sandbox.js';
+import type { PodRoom } from './room.js';
+import { either } from './steps.js';
+import { beginStop, failSandbox } from './stop-sandbox.js';
+import { supervise } from './supervise.js';
+import { orRetry, teardown } from './teardown.js';
+
+/** Sandboxes looked after at a time: each may wait for its guest. */
+const recoverConcurrency = 16;
+
+/**
+ * Reads all records into memory and holds the images of all containers again, so that the image room may
+ * collect its garbage after it. @throws when the state directory cannot be used
+ */
+export async function load(room: PodRoom): Promise<void> {
+  const { parts, settings, registry } = room;
+  await makeDirectories(settings.stateDirectory);
+  const [sandboxes, containers] = await Promise.all([
+    parts.stores.sandboxes.loadAll(),
+    parts.stores.containers.loadAll(),
+  ]);
+  const byId = new Map(sandboxes.map((record) => [record.id, new SandboxEntry(record)]));
+  for (const entry of byId.values()) registry.restoreSandbox(entry);
+  const limit = new Semaphore(recoverConcurrency);
+  await Promise.all(
+    containers.map(async (record) => {
+      const sandbox = byId.get(record.sandboxId);
+      if (sandbox === undefined) {
+        await limit.run(background(), () => removeOrphan(room, record.id));
+        return;
+      }
+      registry.restoreContainer(new ContainerEntry(record, sandbox));
+      if (record.phase === 'creating' || record.phase === 'removing') return;
+      await limit.run(background(), () => holdAgain(room, record.imageId, record.id));
+    }),
+  );
+}
+
+/** Resolves when every sandbox has been looked after. Call it once, after `load`. */
+export async function recover(room: PodRoom): Promise<void> {
+  const limit = new Semaphore(recoverConcurrency);
+  room.swept = sweep(room);
+  await Promise.all(
+    room.registry.allSandboxes().map((entry) => {
+      entry.recovered = limit.run(background(), async () => {
+        try {
+          await recoverSandbox(room, entry);
+        } catch (error) {
+          room.log.error('a sandbox could not be recovered', {
+            sandbox: entry.record.id,
+            error: messageOf(error),
+          });
+        }
+      });
+      return entry.recovered;
+    }),
+  );
+  await room.swept;
+}
+
+/** Its sandbox is not known, so nothing of it can run: the VM is swept. */
+async function removeOrphan(room: PodRoom, id: string): Promise<void> {
+  const { parts, settings } = room;
+  room.log.warn('a container without a sandbox is removed', { container: id });
+  try {
+    await parts.images.releaseGone(id);
+    await removeDiskGone(diskPath(settings.stateDirectory, id));
+    await parts.files.removeGone(cursorPath(settings.stateDirectory, id));
+    await parts.stores.containers.delete(id);
+  } catch (error) {
+    room.log.error('it could not be removed', { container: id, error: messageOf(error) });
+  }
+}
+
+async function holdAgain(room: PodRoom, imageId: string, owner: string): Promise<void> {
+  try {
+    await room.parts.images.hold(imageId, owner);
+  } catch (error) {
+    // The VM has the files open; only a new container would miss them.
+    room.log.warn('the image of a container is gone', { container: owner, error: messageOf(error) });
+  }
+}
+
+/** What no record explains: VMs, namespaces, addresses, files. New pods wait until this is over. */
+async function sweep(room: PodRoom): Promise<void> {
+  const { parts, registry, settings } = room;
+  const sandboxes = new Set(
+    registry.allSandboxes().flatMap((entry) => (mayHaveVm(entry.record) ? [entry.record.id] : [])),
+  );
+  const containers = new Set(registry.allContainers().map((entry) => entry.record.id));
+  const attempt = async (what: string, body: () => Promise<unknown>): Promise<void> => {
+    try {
+      const found = await body();
+      if (Array.isArray(found) && found.length > 0)
+        room.log.warn('leftovers were removed', { what, found: found.join(', ') });
+    } catch (error) {
+      room.log.error('leftovers could not be removed', { what, error: messageOf(error) });
+    }
+  };
+  await Promise.all([
+    attempt('virtual machines', () =>
+      room.step(background(), 'sweeping virtual machines', 'sweepMs', (ctx) =>
+        parts.vms.sweep(ctx, sandboxes),
+      ),
+    ),
+    attempt('addresses', () =>
+      room.step(background(), 'sweeping addresses', 'sweepMs', (ctx) =>
+        parts.network.collectGarbage(ctx, sandboxes),
+      ),
+    ),
+    attempt('files', () => sweepFiles(settings.stateDirectory, containers)),
+  ]);
+}
+
+function mayHaveVm(record: SandboxRecord): boolean {
+  return record.phase === 'creating' || record.phase === 'ready' || record.phase === 'stopping';
+}
+
+async function recoverSandbox(room: PodRoom, entry: SandboxEntry): Promise<void> {
+  switch (entry.record.phase) {
+    case 'creating':
+      await orRetry(room, `undoing sandbox ${entry.record.id}`, () => undoSandbox(room, entry));
+      return;
+    case 'ready':
+      await recoverReady(room, entry);
+      return;
+    case 'stopping':
+      await orRetry(room, `stop of sandbox ${entry.record.id}`, () => beginStop(room, entry));
+      await settleContainers(room, entry);
+      return;
+    case 'notready':
+      await settleContainers(room, entry);
+      return;
+    case 'removing':
+      await orRetry(room, `removal of sandbox ${entry.record.id}`, () => beginRemoveSandbox(room, entry));
+      return;
+  }
+}
+
+/** Nobody knows its id: the caller of the earlier daemon got no answer, and will ask anew. */
+async function undoSandbox(room: PodRoom, entry: SandboxEntry): Promise<void> {
+  await teardown(room, entry.record);
+  await room.ledger.deleteSandbox(entry);
+  room.registry.removeSandbox(entry);
+}
+
+async function recoverReady(room: PodRoom, entry: SandboxEntry): Promise<void> {
+  const vm = await adopt(room, entry);
+  if (vm === undefined) {
+    failSandbox(room, entry, 'the virtual machine ended while the daemon was not running');
+    await entry.stopping?.catch(() => undefined);
+    await settleContainers(room, entry);
+    return;
+  }
+  const live = new LivePod(vm);
+  entry.live = live;
+  const ended = either(room.life, live.scope);
+  try {
+    const guest = await room.step(ended, 'reaching the guest again', 'agentLostMs', (ctx) =>
+      room.parts.guests.connect(ctx, vm.agentSocketPath),
+    );
+    live.setGuest(guest);
+    const states = await room.step(ended, 'listing containers', 'guestMs', (ctx) =>
+      guest.listContainers(ctx),
+    );
+    const byId = new Map(states.map((state) => [state.containerId, state]));
+    await Promise.all(
+      [...entry.containers].map((one) => recoverContainer(room, one, byId.get(one.record.id))),
+    );
+    supervise(room, entry);
+  } catch (error) {
+    if (room.isClosed) return;
+    failSandbox(room, entry, `the guest could not be taken over after a restart: ${messageOf(error)}`);
+    await entry.stopping?.catch(() => undefined);
+  } finally {
+    ended.cancel();
+  }
+}
+
+async function adopt(room: PodRoom, entry: SandboxEntry): Promise<PodVm | undefined> {
+  try {
+    return await room.step(background(), 'taking over the virtual machine', 'plugMs', (ctx) =>
+      room.parts.vms.adopt(ctx, entry.record.id),
+    );
+  } catch (error) {
+    room.log.error('a virtual machine cannot be taken over', {
+      sandbox: entry.record.id,
+      error: messageOf(error),
+    });
+    return undefined;
+  }
+}
+
+/** The pod does not run: half-made containers are undone, removals finished, and nothing is running. */
+async function settleContainers(room: PodRoom, entry: SandboxEntry): Promise<void> {
+  await Promise.all(
+    [...entry.containers].map(async (container) => {
+      const { id, phase } = container.record;
+      if (phase === 'creating')
+        await orRetry(room, `undoing container ${id}`, () => cleanContainer(room, container));
+      else if (phase === 'removing')
+        await orRetry(room, `removal of container ${id}`, () => beginRemove(room, container));
+      else if (!hasExited(container.record)) await settleExit(room, container, exitUnknown, nowUnixNano());
+    }),
+  );
+}
