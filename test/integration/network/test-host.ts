@@ -52,6 +52,8 @@ export class TestHost {
     const host = new TestHost();
     await systemExec.run(background(), 'ip', ['netns', 'add', host.name]);
     await host.run('ip', 'link', 'set', 'lo', 'up');
+    // Tests ask on IPv6 at once; duplicate detection on a fresh bridge takes up to two seconds.
+    await host.run('sysctl', '-q', '-w', 'net.ipv6.conf.default.accept_dad=0');
     return host;
   }
 
