@@ -1,0 +1,96 @@
+/** What is in the two images of the guest. */
+import { readFile } from 'node:fs/promises';
+
+import { programClosure } from './closure.js';
+import { loadOrder, openModuleTree, trimModule } from './modules.js';
+import type { ModuleTree } from './modules.js';
+import type { GuestPackages } from './packages.js';
+import { Tree } from './tree.js';
+
+/**
+ * Enough to find the root device and to answer the host: every module here is paid for at each cold boot.
+ * crc32c_generic comes before libcrc32c, which looks for an implementation when it loads, as nothing in
+ * the guest could load one on request.
+ */
+const initramfsModules = [
+  'virtio_pci',
+  'virtio_console',
+  'virtio_pmem',
+  'nd_pmem',
+  'crc32c_generic',
+  'erofs',
+];
+
+/** For containers; loaded while the agent serves already. The faster checksum of a CPU may not exist: that is no failure. */
+const rootModules = [
+  'virtio_blk',
+  'virtio_net',
+  'crc32c_intel',
+  'ext4',
+  'overlay',
+  'nfit',
+  'virtio_rng',
+  'virtio_mem',
+  'virtio_balloon',
+  '9p',
+  '9pnet_fd',
+];
+
+const moduleDirectory = '/lib/modules';
+const agentPath = '/sbin/herkos-agent';
+const runtimePath = '/usr/bin/crun';
+
+/** Empty directories that the agent, the OCI runtime and containers mount on. */
+const mountPoints = ['/dev', '/etc', '/proc', '/run', '/sys', '/var'];
+
+export interface GuestSources {
+  /** Where the kernel's package was unpacked. */
+  readonly kernelRoot: string;
+  readonly kernelRelease: string;
+  /** Where the OCI runtime's packages were unpacked. */
+  readonly runtimeRoot: string;
+  readonly packages: GuestPackages;
+  readonly agent: Buffer;
+}
+
+export interface GuestTrees {
+  readonly initramfs: Tree;
+  readonly root: Tree;
+}
+
+export async function guestTrees(sources: GuestSources): Promise<GuestTrees> {
+  const modules = await openModuleTree(`${sources.kernelRoot}/lib/modules/${sources.kernelRelease}`);
+  const early = await loadOrder(modules, initramfsModules);
+  const late = await loadOrder(modules, rootModules, new Set(early.map(({ name }) => name)));
+
+  const initramfs = new Tree().file('/init', sources.agent, 0o755);
+  await addModules(initramfs, early, '/modules.list');
+  // The kernel opens its first process's standard streams there before anything is mounted.
+  initramfs.directory('/dev');
+
+  const root = new Tree().file(agentPath, sources.agent, 0o755).directory('/tmp', 0o1777);
+  for (const path of mountPoints) root.directory(path);
+  await addModules(root, late, '/etc/herkos/modules.list');
+  for (const { path, data } of await programClosure(sources.runtimeRoot, runtimePath))
+    root.file(path, data, 0o755);
+  root.file('/etc/herkos/versions', versions(sources));
+  return { initramfs, root };
+}
+
+async function addModules(
+  tree: Tree,
+  modules: readonly { readonly name: string; readonly path: string }[],
+  listPath: string,
+): Promise<void> {
+  for (const { name, path } of modules)
+    tree.file(`${moduleDirectory}/${name}.ko`, trimModule(await readFile(path), path));
+  tree.file(listPath, modules.map(({ name }) => `${moduleDirectory}/${name}.ko\n`).join(''));
+}
+
+/** `name=value` lines; the agent says the OCI runtime's to the host without starting it. */
+function versions({ packages, kernelRelease }: GuestSources): string {
+  const crun = packages.runtime.find(({ name }) => name === 'crun')?.version ?? 'unknown';
+  return `kernel=${kernelRelease}\ncrun=${crun.replace(/-[^-]*$/, '')}\n`;
+}
+
+export type { ModuleTree };
