@@ -1,0 +1,237 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { writeFileAtomic } from '../../base/atomic-file.js';
+import type { Context } from '../../base/context.js';
+import { background, underDeadline } from '../../base/context.js';
+import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
+import type { Exec } from '../../base/exec.js';
+import { isId, shortId } from '../../base/ids.js';
+import type { Logger } from '../../base/logger.js';
+import { withRollback } from '../../base/rollback.js';
+import type { VmRecord } from '../../model/vm.js';
+import type { AcceleratorVerdict, RunningVm, VmDriver, VmSpec } from '../../vm/ports.js';
+import { isObject } from '../../wire/qmp/message.js';
+import { commandLine, nvdimmSlots, processName } from './command-line.js';
+import { DeviceBook, bookSchema } from './device-book.js';
+import type { DeviceEntry } from './device-book.js';
+import { Hotplug } from './hotplug.js';
+import { JailDevices } from './jail.js';
+import { pmemFileSize } from './layer-file.js';
+import { launch } from './launch.js';
+import { limitLog } from './log-file.js';
+import { AcceleratorProbe } from './probe.js';
+import { effectiveUid, isAlive, listProcesses, readStat } from './proc.js';
+import { HypervisorProcess, killProcess } from './process.js';
+import { QemuVm } from './qemu-vm.js';
+import { QmpSession } from './qmp-session.js';
+import { RunDirectory } from './run-dir.js';
+import type { VmPaths } from './run-dir.js';
+import type { QemuSettings } from './settings.js';
+
+export const qemuDriverName = 'qemu';
+
+const killTimeoutMs = 10_000;
+const adoptTimeoutMs = 15_000;
+
+export interface QemuDriverOptions {
+  readonly settings: QemuSettings;
+  readonly exec: Exec;
+  readonly logger: Logger;
+}
+
+/** VMs as QEMU processes, one jail each. */
+export class QemuDriver implements VmDriver {
+  readonly name = qemuDriverName;
+  readonly #settings: QemuSettings;
+  readonly #logger: Logger;
+  readonly #runDir: RunDirectory;
+  readonly #devices: JailDevices;
+  readonly #probe: AcceleratorProbe;
+  readonly #jailReady: (ctx: Context) => Promise<void>;
+
+  constructor({ settings, exec, logger }: QemuDriverOptions) {
+    this.#settings = settings;
+    this.#logger = logger;
+    this.#runDir = new RunDirectory(settings.runDir);
+    this.#devices = new JailDevices(exec, settings.runDir, settings.sharedGid);
+    this.#probe = new AcceleratorProbe(settings, exec, logger);
+    let ready: Promise<void> | undefined;
+    // Once for all VMs; after a failure the next VM tries again.
+    this.#jailReady = (ctx) =>
+      (ready ??= this.#devices.ensure(ctx).catch((error: unknown) => {
+        ready = undefined;
+        throw error;
+      }));
+  }
+
+  async probe(ctx: Context): Promise<AcceleratorVerdict> {
+    return this.#probe.verdict(ctx);
+  }
+
+  async start(ctx: Context, { record, cgroup }: VmSpec): Promise<RunningVm> {
+    this.#checkUid(record.uid);
+    await this.#jailReady(ctx);
+    const { guest } = this.#settings;
+    const guestRootBytes =
+      guest.root === undefined ? 0 : await pmemFileSize(guest.root, 'the guest root image');
+    return withRollback(async (undo) => {
+      undo.push('remove the run directory', () => this.#runDir.removeGone(record.id));
+      const paths = await this.#runDir.create(record.id, record.uid);
+      const args = commandLine(this.#settings, {
+        processName: processName(this.#settings.instance, record.id),
+        shape: record.shape,
+        accelerator: record.accelerator,
+        guest,
+        guestRootBytes,
+        paths,
+      });
+      const { process, session } = await launch(ctx, {
+        paths,
+        jail: {
+          uid: record.uid,
+          sharedGid: this.#settings.sharedGid,
+          netnsPath: join(this.#settings.netnsDirectory, record.netns),
+          procsFiles: cgroup.procsFiles,
+          deviceDirectory: this.#devices.directory,
+          program: this.#settings.binary,
+          args,
+        },
+        onStarted: (started) => {
+          undo.push('kill QEMU', () => this.#killBounded(started));
+        },
+      });
+      undo.push('close the monitor', () => {
+        session.destroy();
+        return Promise.resolve();
+      });
+      await this.#runDir.seal(record.id);
+      await session.execute(ctx, 'cont');
+      return this.#assemble(record, paths, process, session, []);
+    });
+  }
+
+  async adopt(ctx: Context, record: VmRecord): Promise<RunningVm | undefined> {
+    const found = await this.#find(record);
+    if (found === undefined) return undefined;
+    const paths = this.#runDir.pathsOf(record.id);
+    const process = new HypervisorProcess(found.pid, found.startTicks, paths.log);
+    try {
+      return await underDeadline(ctx, adoptTimeoutMs, 'taking a VM over', async (step) => {
+        const session = await QmpSession.connect(step, paths.qmpSocket);
+        try {
+          const vm = this.#assemble(record, paths, process, session, await readBook(paths));
+          await vm.hotplug.reconcile(step);
+          // The daemon before us may have died between the start of QEMU and that of the guest.
+          if (await isPaused(step, session)) {
+            await this.#runDir.seal(record.id);
+            await session.execute(step, 'cont');
+          }
+          return vm;
+        } catch (error) {
+          session.destroy();
+          throw error;
+        }
+      });
+    } catch (error) {
+      if (await process.isAlive()) throw error;
+      return undefined;
+    }
+  }
+
+  async destroyGone(ctx: Context, record: VmRecord): Promise<void> {
+    const found = await this.#find(record);
+    if (found !== undefined) await killProcess(ctx, found.pid, found.startTicks);
+    await this.#runDir.removeGone(record.id);
+  }
+
+  async list(): Promise<string[]> {
+    const processes = await this.#processes();
+    return [...new Set([...processes.map(({ id }) => id), ...(await this.#runDir.list())])];
+  }
+
+  /** Takes down what all VMs share; for tests and for uninstalling. Running VMs are not touched. */
+  async removeShared(ctx: Context): Promise<void> {
+    await this.#devices.removeGone(ctx);
+  }
+
+  #assemble(
+    record: VmRecord,
+    paths: VmPaths,
+    process: HypervisorProcess,
+    session: QmpSession,
+    entries: readonly DeviceEntry[],
+  ): QemuVm {
+    const { portCount, layerDevice, unplugTimeoutMs } = this.#settings;
+    const logger = this.#logger.with({ vm: shortId(record.id) });
+    const hotplug = new Hotplug({
+      session,
+      book: new DeviceBook({ portCount, slotCount: nvdimmSlots }, entries),
+      save: (json) => writeFileAtomic(paths.devices, json),
+      layerDevice,
+      uid: record.uid,
+      tap: record.tap,
+      unplugTimeoutMs,
+      logger,
+    });
+    const closeLog = limitLog(paths.log);
+    return new QemuVm({ process, session, hotplug, agentSocketPath: paths.agentSocket, closeLog, logger });
+  }
+
+  /** The VM's process: as recorded, or by its name when the daemon died before it could record it. */
+  async #find(record: VmRecord): Promise<{ readonly pid: number; readonly startTicks: string } | undefined> {
+    if (record.pid !== 0)
+      return (await isAlive(record.pid, record.processStartTicks))
+        ? { pid: record.pid, startTicks: record.processStartTicks }
+        : undefined;
+    const named = (await this.#processes()).find(({ id }) => id === record.id);
+    const stat = named === undefined ? undefined : await readStat(named.pid);
+    if (named === undefined || stat === undefined || stat.ended) return undefined;
+    return { pid: named.pid, startTicks: stat.startTicks };
+  }
+
+  /** Processes that carry a name of ours. Any user can imitate a name, but not one of our uids or root. */
+  async #processes(): Promise<{ readonly id: string; readonly pid: number }[]> {
+    const prefix = `guest=${processName(this.#settings.instance, '')}`;
+    const found: { readonly id: string; readonly pid: number }[] = [];
+    for (const { pid, args } of await listProcesses()) {
+      const name = args.find((arg, at) => args[at - 1] === '-name' && arg.startsWith(prefix));
+      const id = name?.slice(prefix.length).split(',')[0] ?? '';
+      if (!isId(id)) continue;
+      const uid = await effectiveUid(pid);
+      if (uid === 0 || (uid !== undefined && this.#isOurUid(uid))) found.push({ id, pid });
+    }
+    return found;
+  }
+
+  /** The one after the range belongs to the proof of KVM. */
+  #isOurUid(uid: number): boolean {
+    return uid >= this.#settings.uidFirst && uid <= this.#settings.uidFirst + this.#settings.uidCount;
+  }
+
+  #checkUid(uid: number): void {
+    if (!this.#isOurUid(uid))
+      throw new HerkosError('InvalidArgument', `uid ${String(uid)} is outside the range of VM users`);
+  }
+
+  async #killBounded(process: HypervisorProcess): Promise<void> {
+    await underDeadline(background(), killTimeoutMs, 'killing QEMU', (ctx) => process.kill(ctx));
+  }
+}
+
+async function isPaused(ctx: Context, session: QmpSession): Promise<boolean> {
+  const status = await session.execute(ctx, 'query-status');
+  return isObject(status) && status['status'] === 'prelaunch';
+}
+
+/** The book as the daemon before us left it; a VM without one has no devices. */
+async function readBook(paths: VmPaths): Promise<readonly DeviceEntry[]> {
+  try {
+    return bookSchema.parse(JSON.parse(await readFile(paths.devices, 'utf8'))).entries;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return [];
+    throw new HerkosError('DataLoss', `${paths.devices} is not readable: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,132 @@
+import { mkdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import type { Context } from '../../base/context.js';
+import { isErrno } from '../../base/errors.js';
+import type { Exec } from '../../base/exec.js';
+
+/**
+ * What runs as root before QEMU: joins the cgroups, sees to limits, gives the process a /dev of its
+ * own, enters the pod's network namespace and drops every privilege. Each program replaces the one
+ * before it, so the pid is QEMU's from the start. Values arrive as arguments and are never part of
+ * the script's text. `ip netns exec` would do half of it, but it hides /sys/fs/cgroup and costs
+ * one more shell.
+ */
+const script = [
+  'set -eu',
+  'umask 077',
+  'ulimit -c 0; ulimit -l 0; ulimit -n "$1"',
+  'dev=$2 netns=$3 uid=$4 groups=$5 procs=$6; shift 6',
+  'while [ "$procs" -gt 0 ]; do echo $$ >"$1"; shift; procs=$((procs - 1)); done',
+  'echo 0 >/proc/self/oom_score_adj',
+  'mount --bind "$dev" /dev',
+  'exec nsenter --net="$netns" -- setpriv --reuid "$uid" --regid "$uid" --groups "$groups" ' +
+    '--no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all -- "$@"',
+].join('\n');
+
+/** Layers, disks, sockets and QEMU's own: far below this. */
+const openFilesMax = 4096;
+
+export interface JailSpec {
+  readonly uid: number;
+  readonly sharedGid: number;
+  readonly netnsPath: string;
+  readonly procsFiles: readonly string[];
+  readonly deviceDirectory: string;
+  readonly program: string;
+  readonly args: readonly string[];
+}
+
+/** The command that ends up as `program` in its jail; no secrets, as everybody can read it in /proc. */
+export function jailCommand(spec: JailSpec): { readonly program: string; readonly args: string[] } {
+  return {
+    program: 'unshare',
+    args: [
+      ...['--mount', '--propagation', 'slave', '--', 'sh', '-c', script, 'herkos-jail'],
+      ...[String(openFilesMax), spec.deviceDirectory, spec.netnsPath],
+      ...[String(spec.uid), String(spec.sharedGid), String(spec.procsFiles.length), ...spec.procsFiles],
+      ...[spec.program, ...spec.args],
+    ],
+  };
+}
+
+/** Nothing of the daemon's environment goes to QEMU: proxies and tokens may be there. */
+export const jailEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin', LANG: 'C' };
+
+interface Node {
+  readonly path: string;
+  readonly major: number;
+  readonly minor: number;
+}
+
+/** Linux's fixed numbers (Documentation/admin-guide/devices.txt). */
+const nodes: readonly Node[] = [
+  { path: 'null', major: 1, minor: 3 },
+  { path: 'zero', major: 1, minor: 5 },
+  { path: 'random', major: 1, minor: 8 },
+  { path: 'urandom', major: 1, minor: 9 },
+  { path: 'kvm', major: 10, minor: 232 },
+  { path: 'net/tun', major: 10, minor: 200 },
+];
+
+const mountOptions = 'size=64k,nr_inodes=32,nosuid,noexec';
+
+/**
+ * The device nodes that VMs see, for all VMs of one instance: a small tmpfs that only the group of
+ * the VMs can enter. The host's own /dev/kvm and /dev/net/tun, which may be root's alone, stay as
+ * they are. A tmpfs of our own because /run forbids device nodes on most systems.
+ */
+export class JailDevices {
+  readonly directory: string;
+  readonly #exec: Exec;
+  readonly #gid: number;
+
+  constructor(exec: Exec, runDir: string, gid: number) {
+    this.#exec = exec;
+    this.#gid = gid;
+    this.directory = join(runDir, 'dev');
+  }
+
+  /** Makes what is missing; cheap when all is there. */
+  async ensure(ctx: Context): Promise<void> {
+    await mkdir(this.directory, { recursive: true, mode: 0o711 });
+    if (!(await this.#isMounted()))
+      await this.#exec.run(ctx, 'mount', [
+        ...['-t', 'tmpfs', '-o', `${mountOptions},mode=0710,gid=${String(this.#gid)}`],
+        ...['herkos-dev', this.directory],
+      ]);
+    await mkdir(join(this.directory, 'net'), { recursive: true });
+    await this.#exec.run(ctx, 'chmod', ['0755', join(this.directory, 'net')]);
+    for (const node of nodes) {
+      const path = join(this.directory, node.path);
+      if (await exists(path)) continue;
+      await this.#exec.run(ctx, 'mknod', ['-m', '0660', path, 'c', String(node.major), String(node.minor)]);
+      await this.#exec.run(ctx, 'chgrp', [String(this.#gid), path]);
+    }
+  }
+
+  /** Unmounts; running VMs keep what they have. */
+  async removeGone(ctx: Context): Promise<void> {
+    while (await this.#isMounted()) await this.#exec.run(ctx, 'umount', ['--lazy', this.directory]);
+  }
+
+  async #isMounted(): Promise<boolean> {
+    const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
+    return lines.some((line) => line.split(' ')[4] === mountinfoPath(this.directory));
+  }
+}
+
+/** proc(5): blanks, tabs, newlines and backslashes are written in octal. */
+function mountinfoPath(path: string): string {
+  return path.replace(/[\s\\]/g, (letter) => `\\${letter.charCodeAt(0).toString(8).padStart(3, '0')}`);
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
