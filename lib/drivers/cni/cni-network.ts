@@ -18,7 +18,7 @@ import { AttachmentCache } from './attachment-cache.js';
 import { addChain, deleteChain } from './chain.js';
 import { ConfigSource } from './config-source.js';
 import { NetworkHealth, isUnknownCommand } from './health.js';
-import { checkRedirectable, ipBatch, joinDevices, netnsExists, partDeviceGone, readLink } from './link.js';
+import { checkRedirectable, ipBatch, joinDevices, netnsExists, readLink } from './link.js';
 import { endPluginsOf } from './orphan-plugins.js';
 import { PluginRunner } from './plugin-runner.js';
 import type { CniSettings } from './settings.js';
@@ -64,9 +64,6 @@ export class CniNetwork implements PodNetwork {
         await this.#cache.put(intent);
         const result = await addChain(ctx, this.#runner, callOf(intent, request.netnsPath));
         await this.#cache.put({ ...intent, phase: 'added', result });
-        undo.push('take the redirects away', () =>
-          partDeviceGone(background(), this.#exec, request.netnsPath, request.tap),
-        );
         const link = await readLink(ctx, this.#exec, request.netnsPath, podIfName);
         checkRedirectable(link);
         const attachment = attachmentFrom(normaliseResult(result, 'the CNI result'), link);

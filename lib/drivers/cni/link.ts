@@ -3,12 +3,13 @@
  * ways, by `tc` redirects at ingress. That is before the namespace's own network stack sees a frame, so
  * the addresses that the plugins put on eth0 never answer there: the guest answers for them.
  */
+import { stat } from 'node:fs/promises';
+
 import type { Context } from '../../base/context.js';
 import { HerkosError, isErrno } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import type { LinkState } from '../../wire/cni/link-state.js';
 import { parseLinkState } from '../../wire/cni/link-state.js';
-import { stat } from 'node:fs/promises';
 
 /** Linux's limit, without the terminating NUL. */
 const ifNamePattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}$/;
@@ -77,27 +78,11 @@ export async function joinDevices(
   await runInNetns(ctx, exec, netnsPath, ['tc', '-batch', '-'], `${lines.join('\n')}\n`);
 }
 
-/** Takes the redirects of a device away; succeeds when there are none or the device is gone. */
-export async function partDeviceGone(
-  ctx: Context,
-  exec: Exec,
-  netnsPath: string,
-  device: string,
-): Promise<void> {
-  checkIfName(device);
-  await exec.run(
-    ctx,
-    'nsenter',
-    [`--net=${netnsPath}`, '--', 'tc', 'qdisc', 'del', 'dev', device, 'ingress'],
-    { okExitCodes: [0, 1, 2] },
-  );
-}
-
 export async function netnsExists(netnsPath: string): Promise<boolean> {
   try {
-    // A namespace that was never mounted is an empty file on the directory's own file system.
-    const [inside, directory] = await Promise.all([stat(netnsPath), stat('/proc/self/ns/net')]);
-    return inside.dev === directory.dev;
+    // A crash between making the file and mounting the namespace on it leaves a plain file.
+    const [found, namespace] = await Promise.all([stat(netnsPath), stat('/proc/self/ns/net')]);
+    return found.dev === namespace.dev;
   } catch (error) {
     if (isErrno(error, 'ENOENT')) return false;
     throw error;
@@ -109,13 +94,16 @@ export function checkIfName(name: string): void {
     throw new HerkosError('InvalidArgument', `'${name}' cannot be the name of a network device`);
 }
 
-/** u32 with an empty mask matches everything; kernels without the matchall module have it too. */
+/**
+ * u32 with an empty mask matches everything; kernels without the matchall module have it too. With its
+ * fixed handle the filter replaces the one of an attachment before, whose device is gone.
+ */
 function redirectLines(from: string, to: string): string[] {
   checkIfName(from);
   checkIfName(to);
   return [
-    `qdisc add dev ${from} ingress`,
-    `filter add dev ${from} parent ffff: protocol all prio 1 u32 match u32 0 0 ` +
+    `qdisc replace dev ${from} ingress`,
+    `filter replace dev ${from} parent ffff: protocol all prio 1 handle 800::1 u32 match u32 0 0 ` +
       `action mirred egress redirect dev ${to}`,
   ];
 }

@@ -51,7 +51,7 @@ export function parseLinkState(output: string): LinkState {
   const [links, routes] = output
     .split('\n')
     .filter((line) => line.trim() !== '')
-    .map((line): unknown => JSON.parse(line));
+    .map((line) => parseLine(line, what));
   // A filter that matches nothing prints empty objects before the real one in some versions.
   const link = objectsAt({ links }, 'links', what, linkEntriesMax).find((item) => 'ifname' in item);
   if (link === undefined) throw bad(`${what} names no interface`);
@@ -67,6 +67,14 @@ export function parseLinkState(output: string): LinkState {
     addresses: addressesOf(link, all, what),
     routes: all.filter(isConfigured).map((item) => routeFrom(item, what)),
   };
+}
+
+function parseLine(line: string, what: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch (error) {
+    throw bad(`${what} is not JSON`, error);
+  }
 }
 
 function addressesOf(link: JsonObject, routes: readonly JsonObject[], what: string): LinkAddress[] {
