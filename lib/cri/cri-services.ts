@@ -56,8 +56,5 @@ export function criServices(parts: CriParts): ServedService[] {
     { listImages, imageStatus, pullImage, removeImage, imageFsInfo },
     parts,
   );
-  return [
-    { definition: runtimeService, implementation: runtime },
-    { definition: imageService, implementation: image },
-  ];
+  return [runtime, image];
 }

@@ -1,14 +1,21 @@
 import type { Context } from '../base/context.js';
-import type { v1 } from './api.js';
+import type { SandboxRecord } from '../model/sandbox.js';
+import { v1 } from './api.js';
+import type { EncodedResponse } from './encoded-list.js';
+import { ItemEncoder } from './encoded-list.js';
 import { filterSandboxes } from './filters.js';
 import type { CriParts } from './parts.js';
 import { encodeSandbox } from './sandbox-codec.js';
+
+const items = new ItemEncoder<SandboxRecord>((record) =>
+  v1.PodSandbox.encode(encodeSandbox(record)).finish(),
+);
 
 /** Asked every second: answered from memory. */
 export function listPodSandbox(
   _ctx: Context,
   request: v1.ListPodSandboxRequest,
   { pods }: CriParts,
-): v1.ListPodSandboxResponse.$Properties {
-  return { items: filterSandboxes(pods.sandboxes(), request.filter).map(encodeSandbox) };
+): EncodedResponse {
+  return items.response(filterSandboxes(pods.sandboxes(), request.filter));
 }

@@ -1,5 +1,6 @@
 import type { Context } from '../base/context.js';
 import type { Logger } from '../base/logger.js';
+import type { EncodedResponse } from './encoded-list.js';
 import type { Images, NodeInfo, Pods } from './ports.js';
 
 /** What handlers work with. */
@@ -15,4 +16,4 @@ export type UnaryHandler<Request, Response> = (
   ctx: Context,
   request: Request,
   parts: CriParts,
-) => Response | Promise<Response>;
+) => Response | EncodedResponse | Promise<Response>;

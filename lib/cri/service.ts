@@ -1,9 +1,9 @@
 /** Turns handlers into what a gRPC server serves; an RPC without a handler answers UNIMPLEMENTED. */
 import type {
+  MethodDefinition,
   ServerUnaryCall,
   ServerWritableStream,
   UntypedHandleCall,
-  UntypedServiceImplementation,
   sendUnaryData,
 } from '@grpc/grpc-js';
 
@@ -11,8 +11,10 @@ import type { Method } from '#gen/cri/v1/services.js';
 
 import { HerkosError } from '../base/errors.js';
 import { callContext } from './call-context.js';
+import { EncodedResponse } from './encoded-list.js';
 import { toServiceError } from './grpc-error.js';
 import type { CriParts, UnaryHandler } from './parts.js';
+import type { ServedService } from './server.js';
 
 /** The handler type of each unary RPC of a generated service definition. */
 export type UnaryHandlers<Service> = {
@@ -39,10 +41,7 @@ export type UnaryHandlers<Service> = {
     : never;
 };
 
-interface AnyMethod {
-  readonly path: string;
-  readonly responseStream: boolean;
-}
+type AnyMethod = Method<never, unknown, never, unknown, boolean, boolean>;
 
 type AnyUnaryHandler = UnaryHandler<unknown, unknown>;
 
@@ -51,16 +50,27 @@ export function implement<Service extends Record<keyof Service, AnyMethod>>(
   service: Service,
   handlers: UnaryHandlers<Service>,
   parts: CriParts,
-): UntypedServiceImplementation {
+): ServedService {
   const methods = Object.entries<AnyMethod>(service);
   const table = new Map(Object.entries(handlers as Record<string, AnyUnaryHandler>));
-  return Object.fromEntries<UntypedHandleCall>(
+  const definition = Object.fromEntries(methods.map(([name, method]) => [name, withEncoded(method)]));
+  const implementation = Object.fromEntries<UntypedHandleCall>(
     methods.map(([name, { path, responseStream }]) => {
       const rpc = path.slice(path.lastIndexOf('/') + 1);
       if (responseStream) return [name, unimplementedStream(rpc, parts)];
       return [name, serveUnary(rpc, table.get(name) ?? unimplemented(rpc), parts)];
     }),
   );
+  return { definition, implementation };
+}
+
+/** Lets bytes that are a response already pass as they are. */
+function withEncoded(method: AnyMethod): MethodDefinition<unknown, unknown> {
+  return {
+    ...method,
+    responseSerialize: (response: unknown) =>
+      response instanceof EncodedResponse ? response.bytes : method.responseSerialize(response as never),
+  } as MethodDefinition<unknown, unknown>;
 }
 
 function unimplemented(rpc: string): AnyUnaryHandler {
