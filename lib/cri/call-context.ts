@@ -1,5 +1,3 @@
-import type { ServerUnaryCall } from '@grpc/grpc-js';
-
 import type { CancellableContext } from '../base/context.js';
 import { background, withCancel, withTimeout } from '../base/context.js';
 import { HerkosError } from '../base/errors.js';
@@ -7,6 +5,7 @@ import { HerkosError } from '../base/errors.js';
 /** Longest delay that a timer takes; a longer one would fire at once. */
 const timerDelayMsMax = 2 ** 31 - 1;
 
+/** What unary and streaming calls have in common. */
 interface Call {
   getDeadline(): Date | number;
   on(event: 'cancelled', listener: () => void): unknown;
@@ -16,7 +15,7 @@ interface Call {
  * The context of one call: ends when the client goes away, cancels, or its deadline passes. The caller
  * cancels it when the call has been answered, so that nothing goes on for a client that has its answer.
  */
-export function callContext(call: Call | ServerUnaryCall<unknown, unknown>, rpc: string): CancellableContext {
+export function callContext(call: Call, rpc: string): CancellableContext {
   const remainingMs = Number(call.getDeadline()) - Date.now();
   const ctx =
     remainingMs > timerDelayMsMax

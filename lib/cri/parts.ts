@@ -17,3 +17,11 @@ export type UnaryHandler<Request, Response> = (
   request: Request,
   parts: CriParts,
 ) => Response | EncodedResponse | Promise<Response>;
+
+/** One RPC verb that answers with a stream; `send` after the end of the context does nothing. */
+export type StreamHandler<Request, Response> = (
+  ctx: Context,
+  request: Request,
+  parts: CriParts,
+  send: (response: Response) => void,
+) => Promise<void>;

@@ -9,56 +9,44 @@ import type {
 
 import type { Method } from '#gen/cri/v1/services.js';
 
-import { HerkosError } from '../base/errors.js';
+import { HerkosError, messageOf } from '../base/errors.js';
 import { callContext } from './call-context.js';
 import { EncodedResponse } from './encoded-list.js';
 import { toServiceError } from './grpc-error.js';
-import type { CriParts, UnaryHandler } from './parts.js';
+import type { CriParts, StreamHandler, UnaryHandler } from './parts.js';
 import type { ServedService } from './server.js';
 
-/** The handler type of each unary RPC of a generated service definition. */
-export type UnaryHandlers<Service> = {
-  readonly [
-    Name in keyof Service as Service[Name] extends Method<
-      infer _RequestSent,
-      infer _Request,
-      infer _ResponseSent,
-      infer _Response,
-      false,
-      false
-    >
-      ? Name
-      : never
-  ]?: Service[Name] extends Method<
-    infer _RequestSent,
-    infer Request,
-    infer ResponseSent,
-    infer _Response,
-    false,
-    false
-  >
+type HandlerOf<M> =
+  M extends Method<infer _RequestSent, infer Request, infer ResponseSent, infer _Response, false, false>
     ? UnaryHandler<Request, ResponseSent>
-    : never;
-};
+    : M extends Method<infer _RequestSent, infer Request, infer ResponseSent, infer _Response, false, true>
+      ? StreamHandler<Request, ResponseSent>
+      : never;
+
+/** Handlers for some or all RPCs of a generated service definition. */
+export type Handlers<Service> = { readonly [Name in keyof Service]?: HandlerOf<Service[Name]> };
 
 type AnyMethod = Method<never, unknown, never, unknown, boolean, boolean>;
 
 type AnyUnaryHandler = UnaryHandler<unknown, unknown>;
+type AnyStreamHandler = StreamHandler<unknown, unknown>;
 
 /** @param service a generated definition whose methods `handlers` serves, in part or in full */
 export function implement<Service extends Record<keyof Service, AnyMethod>>(
   service: Service,
-  handlers: UnaryHandlers<Service>,
+  handlers: Handlers<Service>,
   parts: CriParts,
 ): ServedService {
   const methods = Object.entries<AnyMethod>(service);
-  const table = new Map(Object.entries(handlers as Record<string, AnyUnaryHandler>));
+  const table = new Map(Object.entries(handlers));
   const definition = Object.fromEntries(methods.map(([name, method]) => [name, withEncoded(method)]));
   const implementation = Object.fromEntries<UntypedHandleCall>(
     methods.map(([name, { path, responseStream }]) => {
       const rpc = path.slice(path.lastIndexOf('/') + 1);
-      if (responseStream) return [name, unimplementedStream(rpc, parts)];
-      return [name, serveUnary(rpc, table.get(name) ?? unimplemented(rpc), parts)];
+      const handler = table.get(name) ?? unimplemented(rpc);
+      // Which of the two it is follows from the type of `handlers`.
+      if (responseStream) return [name, serveStream(rpc, handler as AnyStreamHandler, parts)];
+      return [name, serveUnary(rpc, handler as AnyUnaryHandler, parts)];
     }),
   );
   return { definition, implementation };
@@ -73,20 +61,10 @@ function withEncoded(method: AnyMethod): MethodDefinition<unknown, unknown> {
   } as MethodDefinition<unknown, unknown>;
 }
 
-function unimplemented(rpc: string): AnyUnaryHandler {
+function unimplemented(rpc: string): () => never {
   return () => {
-    throw unimplementedError(rpc);
+    throw new HerkosError('Unimplemented', `${rpc} is not implemented by this version of herkos`);
   };
-}
-
-function unimplementedStream(rpc: string, parts: CriParts) {
-  return (call: ServerWritableStream<unknown, unknown>): void => {
-    call.emit('error', toServiceError(unimplementedError(rpc), rpc, parts.log));
-  };
-}
-
-function unimplementedError(rpc: string): HerkosError {
-  return new HerkosError('Unimplemented', `${rpc} is not implemented by this version of herkos`);
 }
 
 function serveUnary(rpc: string, handler: AnyUnaryHandler, parts: CriParts) {
@@ -111,6 +89,31 @@ function serveUnary(rpc: string, handler: AnyUnaryHandler, parts: CriParts) {
       .catch((error: unknown) => {
         // Only `answer` can bring us here: a response that cannot be encoded.
         answer(toServiceError(error, rpc, parts.log));
+      });
+  };
+}
+
+function serveStream(rpc: string, handler: AnyStreamHandler, parts: CriParts) {
+  return (call: ServerWritableStream<unknown, unknown>): void => {
+    const ctx = callContext(call, rpc);
+    const send = (response: unknown): void => {
+      if (!ctx.signal.aborted) call.write(response);
+    };
+    Promise.resolve()
+      .then(() => handler(ctx, call.request, parts, send))
+      .then(
+        () => {
+          call.end();
+        },
+        (error: unknown) => {
+          call.emit('error', toServiceError(error, rpc, parts.log));
+        },
+      )
+      .finally(() => {
+        ctx.cancel();
+      })
+      .catch((error: unknown) => {
+        parts.log.error('cannot end a stream', { rpc, error: messageOf(error) });
       });
   };
 }

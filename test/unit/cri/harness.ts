@@ -10,6 +10,7 @@ import { background, underDeadline } from '../../../lib/base/context.js';
 import type { HerkosError } from '../../../lib/base/errors.js';
 import type { Logger } from '../../../lib/base/logger.js';
 import { silentLogger } from '../../../lib/base/logger.js';
+import { adminService } from '../../../lib/cri/admin-service.js';
 import { v1 } from '../../../lib/cri/api.js';
 import { SocketClient } from '../../../lib/cri/client.js';
 import { criServices } from '../../../lib/cri/cri-services.js';
@@ -42,7 +43,8 @@ export class Harness {
     const directory = await mkdtemp(join(tmpdir(), 'herkos-cri-'));
     const harness = new Harness(directory, join(directory, 'run', 'cri.sock'));
     const { pods, images, node } = harness;
-    const services = criServices({ pods, images, node, log });
+    const parts = { pods, images, node, log };
+    const services = [...criServices(parts), adminService(parts)];
     harness.#server = await SocketServer.listen(background(), harness.socketPath, services, log);
     return harness;
   }
