@@ -1,0 +1,30 @@
+/** What the VM room must be told; `lib/config` and main fill it. */
+export interface VmSettings {
+  /** Letters and digits; begins the name of everything the room makes on the node. */
+  readonly instance: string;
+  /** VMs run as uids `uidFirst … uidFirst + uidCount - 1`, no two living ones as the same. */
+  readonly uidFirst: number;
+  readonly uidCount: number;
+  readonly sizing: SizingSettings;
+}
+
+export interface SizingSettings {
+  /** A pod's machine when it has no limits. */
+  readonly vcpusDefault: number;
+  readonly memoryMibDefault: number;
+  /** Added to the pod's own memory for the guest's kernel, agent and page tables. */
+  readonly guestOverheadMib: number;
+  /** What this node can give one VM at most. */
+  readonly vcpusMax: number;
+  readonly memoryMibMax: number;
+}
+
+/** Below this the guest's kernel has no room to start a container. */
+export const memoryMibFloor = 128;
+/**
+ * What the hypervisor process may use beyond the guest's memory: its own code and heap, the
+ * translation cache, page tables. Its cgroup kills it above, so it is generous.
+ */
+export const hypervisorOverheadMib = 256;
+/** Threads of one hypervisor: vCPUs, I/O workers (64 at most in QEMU), its main loop. */
+export const hypervisorThreadsMax = 256;
