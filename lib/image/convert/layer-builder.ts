@@ -10,7 +10,7 @@ import { encodeDevice, fileTypes } from '../../wire/erofs/format.js';
 import { ErofsWriter } from '../../wire/erofs/writer.js';
 import type { TarEntry, TarEntryType, TarHandler } from '../../wire/tar/entry.js';
 import { TarParser } from '../../wire/tar/parser.js';
-import { DeviceFile } from './device-file.js';
+import type { DeviceFile } from './device-file.js';
 import { LayerTree, componentsOf, isWhiteout, refuse } from './layer-tree.js';
 import type { LimitGuard } from './limits.js';
 

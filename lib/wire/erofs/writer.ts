@@ -25,7 +25,7 @@ import {
 } from './format.js';
 import { encodeInode, layoutOf, outsideBlocks, placeInode } from './inode.js';
 import type { CommonTime } from './inode.js';
-import { ErofsNode } from './node.js';
+import type { ErofsNode } from './node.js';
 import { SequentialOutput } from './output.js';
 import type { WriteAt } from './output.js';
 
