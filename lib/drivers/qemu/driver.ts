@@ -76,8 +76,8 @@ export class QemuDriver implements VmDriver {
     const guestRootBytes =
       guest.root === undefined ? 0 : await pmemFileSize(guest.root, 'the guest root image');
     return withRollback(async (undo) => {
-      undo.push('remove the run directory', () => this.#runDir.removeGone(record.id));
       const paths = await this.#runDir.create(record.id, record.uid);
+      undo.push('remove the run directory', () => this.#runDir.removeGone(record.id));
       const args = commandLine(this.#settings, {
         processName: processName(this.#settings.instance, record.id),
         shape: record.shape,

@@ -45,11 +45,17 @@ export class RunDirectory {
     };
   }
 
-  /** Makes the directory; QEMU, running as `uid`, binds its sockets in it before the guest runs. */
+  /**
+   * Makes the directory; QEMU, running as `uid`, binds its sockets in it before the guest runs.
+   * @throws HerkosError `AlreadyExists` when the VM has one: it must not be taken from a living VM
+   */
   async create(id: string, uid: number): Promise<VmPaths> {
     const paths = this.pathsOf(id);
     await mkdir(this.#root, { recursive: true, mode: 0o711 });
-    await mkdir(paths.directory, { mode: 0o700 });
+    await mkdir(paths.directory, { mode: 0o700 }).catch((error: unknown) => {
+      if (!isErrno(error, 'EEXIST')) throw error;
+      throw new HerkosError('AlreadyExists', `VM ${id} has a run directory already`, { cause: error });
+    });
     await chown(paths.directory, uid, uid);
     return paths;
   }

@@ -1,0 +1,213 @@
+/** A hypervisor in memory: processes live in a `FakeHost`, so that a second driver can adopt them. */
+import { readFile, stat } from 'node:fs/promises';
+
+import type { Context } from '../../lib/base/context.js';
+import { throwIfDone } from '../../lib/base/context.js';
+import { HerkosError, messageOf } from '../../lib/base/errors.js';
+import type { LayerDevice } from '../../lib/model/image.js';
+import type { DeviceLocator, VmExit, VmRecord } from '../../lib/model/vm.js';
+import type { AcceleratorVerdict, RunningVm, VmDriver, VmSpec } from '../../lib/vm/ports.js';
+
+const layerStepBytes = 2 * 1024 * 1024;
+
+interface Device {
+  readonly key: string;
+  readonly kind: 'layer' | 'disk' | 'nic';
+  readonly port: number;
+  readonly owners: Set<string>;
+}
+
+export class FakeProcess {
+  readonly devices: Device[] = [];
+  readonly exited: Promise<VmExit>;
+  alive = true;
+  /** A guest that ignores requests keeps its devices. */
+  deaf = false;
+  poweredDown = false;
+  #settle: (exit: VmExit) => void = () => undefined;
+
+  constructor(
+    readonly pid: number,
+    readonly record: VmRecord,
+    readonly procsFiles: readonly string[],
+  ) {
+    this.exited = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  end(signal: string): void {
+    this.alive = false;
+    this.#settle({ signal, lastWords: 'the fake ended' });
+  }
+}
+
+/** What outlives a daemon. */
+export class FakeHost {
+  readonly processes = new Map<string, FakeProcess>();
+  nextPid = 100_000;
+
+  kill(pid: number): void {
+    for (const process of this.processes.values()) if (process.pid === pid) process.end('SIGKILL');
+  }
+
+  /** A living process of this id. */
+  living(id: string): FakeProcess | undefined {
+    const process = this.processes.get(id);
+    return process?.alive === true ? process : undefined;
+  }
+}
+
+export interface FakeVmDriverOptions {
+  readonly host?: FakeHost;
+  readonly portCount?: number;
+}
+
+export class FakeVmDriver implements VmDriver {
+  readonly name = 'fake';
+  readonly host: FakeHost;
+  /** The next start fails with this after its process was made and taken back. */
+  failStart: HerkosError | undefined;
+  readonly #portCount: number;
+
+  constructor({ host = new FakeHost(), portCount = 24 }: FakeVmDriverOptions = {}) {
+    this.host = host;
+    this.#portCount = portCount;
+  }
+
+  probe(ctx: Context): Promise<AcceleratorVerdict> {
+    throwIfDone(ctx);
+    return Promise.resolve({ accelerator: 'tcg', why: 'a fake has no accelerator' });
+  }
+
+  async start(ctx: Context, { record, cgroup }: VmSpec): Promise<RunningVm> {
+    throwIfDone(ctx);
+    await Promise.resolve();
+    if (this.host.processes.has(record.id))
+      throw new HerkosError('AlreadyExists', `VM ${record.id} has a process already`);
+    if (this.failStart !== undefined) throw this.failStart;
+    const process = new FakeProcess(this.host.nextPid++, record, cgroup.procsFiles);
+    this.host.processes.set(record.id, process);
+    return new FakeRunningVm(process, this.#portCount);
+  }
+
+  async adopt(ctx: Context, record: VmRecord): Promise<RunningVm | undefined> {
+    throwIfDone(ctx);
+    await Promise.resolve();
+    const process = this.host.living(record.id);
+    if (process === undefined || (record.pid !== 0 && record.pid !== process.pid)) return undefined;
+    return new FakeRunningVm(process, this.#portCount);
+  }
+
+  async destroyGone(ctx: Context, record: VmRecord): Promise<void> {
+    throwIfDone(ctx);
+    await Promise.resolve();
+    this.host.living(record.id)?.end('SIGKILL');
+    this.host.processes.delete(record.id);
+  }
+
+  list(): Promise<string[]> {
+    return Promise.resolve([...this.host.processes.keys()]);
+  }
+}
+
+class FakeRunningVm implements RunningVm {
+  readonly pid: number;
+  readonly processStartTicks: string;
+  readonly agentSocketPath: string;
+  readonly exited: Promise<VmExit>;
+  readonly #process: FakeProcess;
+  readonly #portCount: number;
+  #released = false;
+
+  constructor(process: FakeProcess, portCount: number) {
+    this.#process = process;
+    this.#portCount = portCount;
+    this.pid = process.pid;
+    this.processStartTicks = `1${String(process.pid)}`;
+    this.agentSocketPath = `/nowhere/${process.record.id}/agent`;
+    this.exited = process.exited;
+  }
+
+  async plugNic(ctx: Context, mac: string): Promise<void> {
+    await this.#check(ctx);
+    if (!this.#process.devices.some(({ key }) => key === mac)) this.#add(mac, 'nic', 'pod');
+  }
+
+  async plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]> {
+    await this.#check(ctx);
+    for (const layer of layers) await checkFile(layer);
+    return layers.map((layer) => {
+      const there = this.#process.devices.find(({ key, kind }) => kind === 'layer' && key === layer.key);
+      there?.owners.add(owner);
+      return locator(there ?? this.#add(layer.key, 'layer', owner));
+    });
+  }
+
+  async plugDisk(ctx: Context, owner: string, path: string): Promise<DeviceLocator> {
+    await this.#check(ctx);
+    await readFile(path).catch((error: unknown) => {
+      throw new HerkosError('NotFound', messageOf(error));
+    });
+    const there = this.#process.devices.find(({ key }) => key === path);
+    if (there?.owners.has(owner) === false)
+      throw new HerkosError('FailedPrecondition', `disk ${path} is plugged already`);
+    return locator(there ?? this.#add(path, 'disk', owner));
+  }
+
+  async unplugGone(ctx: Context, owner: string): Promise<void> {
+    if (!this.#process.alive) return;
+    await this.#check(ctx);
+    const { devices, deaf } = this.#process;
+    for (const device of [...devices]) {
+      device.owners.delete(owner);
+      // As on real hypervisors, layers stay for the next container.
+      if (device.owners.size === 0 && device.kind === 'disk' && !deaf)
+        devices.splice(devices.indexOf(device), 1);
+    }
+  }
+
+  async powerDown(ctx: Context): Promise<void> {
+    await this.#check(ctx);
+    this.#process.poweredDown = true;
+  }
+
+  kill(): Promise<void> {
+    if (this.#process.alive) this.#process.end('SIGKILL');
+    return Promise.resolve();
+  }
+
+  release(): Promise<void> {
+    this.#released = true;
+    return Promise.resolve();
+  }
+
+  async #check(ctx: Context): Promise<void> {
+    throwIfDone(ctx);
+    await Promise.resolve();
+    if (!this.#process.alive || this.#released) throw new HerkosError('Unavailable', 'the VM has ended');
+  }
+
+  #add(key: string, kind: Device['kind'], owner: string): Device {
+    const used = new Set(this.#process.devices.map(({ port }) => port));
+    for (let port = 0; port < this.#portCount; port += 1) {
+      if (used.has(port)) continue;
+      const device: Device = { key, kind, port, owners: new Set([owner]) };
+      this.#process.devices.push(device);
+      return device;
+    }
+    throw new HerkosError('ResourceExhausted', 'all ports of this VM are in use');
+  }
+}
+
+function locator(device: Device): DeviceLocator {
+  return { kind: 'pci', rootPort: `4.${String(device.port)}`, function: 0 };
+}
+
+async function checkFile(layer: LayerDevice): Promise<void> {
+  const info = await stat(layer.path).catch((error: unknown) => {
+    throw new HerkosError('NotFound', messageOf(error));
+  });
+  if (info.size === 0 || info.size % layerStepBytes !== 0 || info.size !== layer.sizeBytes)
+    throw new HerkosError('FailedPrecondition', `layer ${layer.key} has a wrong size`);
+}

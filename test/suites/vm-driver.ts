@@ -1,0 +1,259 @@
+/** What every `VmDriver` must do; run on the fake and on each real hypervisor. */
+import { expect } from 'chai';
+
+import { background } from '../../lib/base/context.js';
+import { newId } from '../../lib/base/ids.js';
+import type { LayerDevice } from '../../lib/model/image.js';
+import type { VmRecord } from '../../lib/model/vm.js';
+import type { RunningVm, VmDriver, VmSpec } from '../../lib/vm/ports.js';
+import { rejection } from '../tools/rejection.js';
+
+export interface VmDriverHarness {
+  readonly driver: VmDriver;
+  /** Devices that fit on the bus. */
+  readonly portCount: number;
+  /** A VM with everything it needs around it: namespace, tap, uid. */
+  newSpec(): Promise<VmSpec>;
+  /** A file of `sizeBytes` that a VM can open, with a record that says `recordedBytes`. */
+  newLayer(sizeBytes?: number, recordedBytes?: number): Promise<LayerDevice>;
+  newDisk(): Promise<string>;
+  /** As if the daemon had been killed and started again: a driver that knows nothing yet. */
+  restartedDriver(): VmDriver;
+  /** SIGKILL from outside. */
+  killProcess(pid: number): void;
+  /** Resolves when the guest runs, so that it can answer an unplug request. */
+  guestUp(vm: RunningVm): Promise<void>;
+  /** Removes whatever the tests made, VMs included. */
+  cleanUp(): Promise<void>;
+}
+
+const mac = '02:00:00:00:00:07';
+const ctx = background();
+
+/** The record as it is kept once the process runs. */
+function recordOf(spec: VmSpec, vm: RunningVm): VmRecord {
+  return { ...spec.record, pid: vm.pid, processStartTicks: vm.processStartTicks };
+}
+
+export function vmDriverSuite(name: string, makeHarness: () => Promise<VmDriverHarness>): void {
+  describe(`vm driver: ${name}`, () => {
+    let harness: VmDriverHarness;
+    let driver: VmDriver;
+
+    beforeEach(async () => {
+      harness = await makeHarness();
+      driver = harness.driver;
+    });
+
+    afterEach(async () => {
+      await harness.cleanUp();
+    });
+
+    const start = async (): Promise<{ spec: VmSpec; vm: RunningVm }> => {
+      const spec = await harness.newSpec();
+      return { spec, vm: await driver.start(ctx, spec) };
+    };
+
+    lifeTests(() => ({ harness, driver, start }));
+    layerTests(() => ({ harness, driver, start }));
+    diskTests(() => ({ harness, driver, start }));
+    restartTests(() => ({ harness, driver, start }));
+  });
+}
+
+interface Setting {
+  readonly harness: VmDriverHarness;
+  readonly driver: VmDriver;
+  readonly start: () => Promise<{ readonly spec: VmSpec; readonly vm: RunningVm }>;
+}
+
+function lifeTests(setting: () => Setting): void {
+  it('starts a process, lists it, and destroys it more than once', async () => {
+    const { driver, start } = setting();
+    const { spec, vm } = await start();
+    expect(vm.pid).to.be.greaterThan(1);
+    expect(vm.processStartTicks).to.match(/^[1-9]\d*$/);
+    expect(await driver.list(ctx)).to.include(spec.record.id);
+    const record = recordOf(spec, vm);
+    await driver.destroyGone(ctx, record);
+    await vm.exited;
+    expect(await driver.list(ctx)).not.to.include(record.id);
+    await driver.destroyGone(ctx, record);
+  });
+
+  it('destroys what was never started', async () => {
+    const { driver, harness } = setting();
+    await driver.destroyGone(ctx, (await harness.newSpec()).record);
+  });
+
+  it('refuses a second process for the same VM and leaves the first alone', async () => {
+    const { driver, start } = setting();
+    const { spec, vm } = await start();
+    expect(await rejection(driver.start(ctx, spec))).to.have.property('class', 'AlreadyExists');
+    await vm.plugNic(ctx, mac);
+  });
+
+  it('sees the end of a process that somebody kills', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    harness.killProcess(vm.pid);
+    expect(await vm.exited).to.have.property('signal', 'SIGKILL');
+  });
+
+  it('fails every call after the end, but has nothing left to unplug', async () => {
+    const { start } = setting();
+    const { vm } = await start();
+    await vm.kill(ctx);
+    await vm.exited;
+    expect(await rejection(vm.plugNic(ctx, mac))).to.have.property('class', 'Unavailable');
+    expect(await rejection(vm.plugLayers(ctx, newId(), []))).to.have.property('class', 'Unavailable');
+    expect(await rejection(vm.powerDown(ctx))).to.have.property('class', 'Unavailable');
+    await vm.unplugGone(ctx, newId());
+    await vm.kill(ctx);
+  });
+
+  it('plugs the network card once and asks the guest to power down', async () => {
+    const { start } = setting();
+    const { vm } = await start();
+    await vm.plugNic(ctx, mac);
+    await vm.plugNic(ctx, mac);
+    await vm.powerDown(ctx);
+  });
+}
+
+function layerTests(setting: () => Setting): void {
+  it('plugs layers in order and shares them between owners', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    const [a, b, c] = [await harness.newLayer(), await harness.newLayer(), await harness.newLayer()];
+    const first = await vm.plugLayers(ctx, newId(), [a, b]);
+    expect(new Set(first.map((locator) => JSON.stringify(locator)))).to.have.property('size', 2);
+    const second = await vm.plugLayers(ctx, newId(), [b, c, a]);
+    expect([second[2], second[0]]).to.deep.equal(first);
+    expect(first).not.to.deep.include(second[1]);
+  });
+
+  it('plugs more layers than fit behind one port, each once', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    const layers = await Promise.all(Array.from({ length: 10 }, () => harness.newLayer()));
+    const owner = newId();
+    const locators = await vm.plugLayers(ctx, owner, layers);
+    expect(new Set(locators.map((locator) => JSON.stringify(locator)))).to.have.property('size', 10);
+    expect(await vm.plugLayers(ctx, owner, layers)).to.deep.equal(locators);
+  });
+
+  it('keeps the layers of one owner when another one goes', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    const layer = await harness.newLayer();
+    const [one, other] = [newId(), newId()];
+    const locators = await vm.plugLayers(ctx, one, [layer]);
+    await vm.plugLayers(ctx, other, [layer]);
+    await vm.unplugGone(ctx, one);
+    expect(await vm.plugLayers(ctx, other, [layer])).to.deep.equal(locators);
+  });
+
+  it('refuses files that no guest could map, and goes on', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    const odd = await harness.newLayer(3 * 1024 * 1024);
+    const lying = await harness.newLayer(2 * 1024 * 1024, 4 * 1024 * 1024);
+    const missing = { ...(await harness.newLayer()), key: 'missing', path: '/nowhere/layer' };
+    for (const bad of [odd, lying])
+      expect(await rejection(vm.plugLayers(ctx, newId(), [bad]))).to.have.property(
+        'class',
+        'FailedPrecondition',
+      );
+    const good = await harness.newLayer();
+    const error = await rejection(vm.plugLayers(ctx, newId(), [good, missing]));
+    expect(error).to.have.property('class', 'NotFound');
+    await vm.plugLayers(ctx, newId(), [good]);
+  });
+}
+
+function diskTests(setting: () => Setting): void {
+  it('plugs a disk for one owner only', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    const [owner, disk] = [newId(), await harness.newDisk()];
+    const locator = await vm.plugDisk(ctx, owner, disk);
+    expect(await vm.plugDisk(ctx, owner, disk)).to.deep.equal(locator);
+    const error = await rejection(vm.plugDisk(ctx, newId(), disk));
+    expect(error).to.have.property('class', 'FailedPrecondition');
+    const missing = await rejection(vm.plugDisk(ctx, owner, `${disk}.missing`));
+    expect(missing).to.have.property('class', 'NotFound');
+  });
+
+  it('uses the place of an unplugged disk again', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    await harness.guestUp(vm);
+    const disk = await harness.newDisk();
+    const places: string[] = [];
+    for (let round = 0; round < 3; round += 1) {
+      const owner = newId();
+      places.push(JSON.stringify(await vm.plugDisk(ctx, owner, disk)));
+      await vm.unplugGone(ctx, owner);
+      await vm.unplugGone(ctx, owner);
+    }
+    expect(new Set(places)).to.have.property('size', 1);
+  });
+
+  it('says so when every place is taken', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    for (let port = 0; port < harness.portCount; port += 1)
+      await vm.plugDisk(ctx, newId(), await harness.newDisk());
+    const error = await rejection(vm.plugDisk(ctx, newId(), await harness.newDisk()));
+    expect(error).to.have.property('class', 'ResourceExhausted');
+  });
+}
+
+function restartTests(setting: () => Setting): void {
+  it('takes a VM over after a restart, with its devices, and sees its end', async () => {
+    const { harness, start } = setting();
+    const { spec, vm } = await start();
+    const [owner, layer, disk] = [newId(), await harness.newLayer(), await harness.newDisk()];
+    const layers = await vm.plugLayers(ctx, owner, [layer]);
+    const place = await vm.plugDisk(ctx, owner, disk);
+    await vm.release();
+    const again = await harness.restartedDriver().adopt(ctx, recordOf(spec, vm));
+    if (again === undefined) throw new Error('the VM was not taken over');
+    expect(again).to.include({ pid: vm.pid, processStartTicks: vm.processStartTicks });
+    expect(await again.plugLayers(ctx, newId(), [layer])).to.deep.equal(layers);
+    expect(await again.plugDisk(ctx, owner, disk)).to.deep.equal(place);
+    harness.killProcess(again.pid);
+    await again.exited;
+  });
+
+  it('finds a process whose pid was never recorded', async () => {
+    const { harness, start } = setting();
+    const { spec, vm } = await start();
+    await vm.release();
+    const again = await harness.restartedDriver().adopt(ctx, spec.record);
+    expect(again).to.have.property('pid', vm.pid);
+    await again?.kill(ctx);
+    await again?.exited;
+  });
+
+  it('does not take over what has ended, nor another process with the same pid', async () => {
+    const { harness, start } = setting();
+    const { spec, vm } = await start();
+    const record = recordOf(spec, vm);
+    await vm.kill(ctx);
+    await vm.exited;
+    expect(await harness.restartedDriver().adopt(ctx, record)).to.equal(undefined);
+    expect(await harness.restartedDriver().adopt(ctx, { ...record, pid: process.pid })).to.equal(undefined);
+  });
+
+  it('destroys a process by the record that was written before its start', async () => {
+    const { harness, start } = setting();
+    const { spec, vm } = await start();
+    await vm.release();
+    const restarted = harness.restartedDriver();
+    await restarted.destroyGone(ctx, spec.record);
+    expect(await restarted.list(ctx)).not.to.include(spec.record.id);
+    expect(await restarted.adopt(ctx, recordOf(spec, vm))).to.equal(undefined);
+  });
+}

@@ -1,0 +1,57 @@
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { newId } from '../../../lib/base/ids.js';
+import { FakeVmDriver } from '../../fakes/vm-driver.js';
+import type { VmDriverHarness } from '../../suites/vm-driver.js';
+import { vmDriverSuite } from '../../suites/vm-driver.js';
+
+const portCount = 12;
+
+async function fakeHarness(): Promise<VmDriverHarness> {
+  const directory = await mkdtemp(join(tmpdir(), 'hkf-'));
+  const driver = new FakeVmDriver({ portCount });
+  const newFile = async (sizeBytes: number): Promise<string> => {
+    const path = join(directory, newId());
+    await writeFile(path, '');
+    await truncate(path, sizeBytes);
+    return path;
+  };
+  return {
+    driver,
+    portCount,
+    newSpec: () =>
+      Promise.resolve({
+        cgroup: { procsFiles: [] },
+        record: {
+          schemaVersion: 1,
+          id: newId(),
+          driver: 'fake',
+          shape: { vcpus: 1, memoryMib: 128 },
+          accelerator: 'tcg',
+          source: 'cold',
+          uid: 1,
+          netns: 'none',
+          tap: 'tap0',
+          cgroupParent: '',
+          pid: 0,
+          processStartTicks: '0',
+        },
+      }),
+    async newLayer(sizeBytes = 2 * 1024 * 1024, recordedBytes = sizeBytes) {
+      return { key: newId(), path: await newFile(sizeBytes), sizeBytes: recordedBytes, subdirs: [''] };
+    },
+    newDisk: () => newFile(1024 * 1024),
+    restartedDriver: () => new FakeVmDriver({ host: driver.host, portCount }),
+    killProcess(pid) {
+      driver.host.kill(pid);
+    },
+    guestUp: () => Promise.resolve(),
+    async cleanUp() {
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+vmDriverSuite('fake', fakeHarness);
