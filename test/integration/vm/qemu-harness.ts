@@ -1,0 +1,136 @@
+import { randomBytes } from 'node:crypto';
+import { chmod, chown, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { createConnection } from 'node:net';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { background } from '../../../lib/base/context.js';
+import { systemExec } from '../../../lib/base/exec.js';
+import { newId } from '../../../lib/base/ids.js';
+import { silentLogger } from '../../../lib/base/logger.js';
+import { QemuDriver } from '../../../lib/drivers/qemu/driver.js';
+import { loadGuestFiles } from '../../../lib/drivers/qemu/guest-files.js';
+import { qemuDefaults } from '../../../lib/drivers/qemu/settings.js';
+import type { QemuSettings } from '../../../lib/drivers/qemu/settings.js';
+import type { VmRecord } from '../../../lib/model/vm.js';
+import type { RunningVm } from '../../../lib/vm/ports.js';
+import type { VmDriverHarness } from '../../suites/vm-driver.js';
+
+const ctx = background();
+const uidFirst = 1_910_000_000;
+const uidCount = 1000;
+/** Of the compiled test: dist/test/integration/vm. */
+const guestDirectory = fileURLToPath(new URL('../../../../guest/out', import.meta.url));
+
+export interface QemuHarness extends VmDriverHarness {
+  readonly settings: QemuSettings;
+  readonly directory: string;
+  newSpec(): Promise<{ readonly record: VmRecord; readonly cgroup: { readonly procsFiles: string[] } }>;
+}
+
+/** Real QEMU, real namespaces; everything under one random instance name. */
+export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promise<QemuHarness> {
+  // Not tmpdir(): socket paths have a narrow limit.
+  const directory = await mkdtemp('/tmp/hkv-');
+  await chmod(directory, 0o711);
+  const settings: QemuSettings = {
+    ...qemuDefaults,
+    instance: `t${randomBytes(4).toString('hex')}`,
+    accel: 'tcg',
+    runDir: join(directory, 'run'),
+    stateDir: join(directory, 'state'),
+    guest: await loadGuestFiles(guestDirectory),
+    uidFirst,
+    uidCount,
+    sharedGid: uidFirst + uidCount,
+    portCount: 8,
+    ...overrides,
+  };
+  const driver = new QemuDriver({ settings, exec: systemExec, logger: silentLogger });
+  const namespaces: string[] = [];
+  const newFile = async (sizeBytes: number): Promise<string> => {
+    const path = join(directory, newId());
+    await writeFile(path, '', { mode: 0o640 });
+    await chown(path, 0, settings.sharedGid);
+    await truncate(path, sizeBytes);
+    return path;
+  };
+  return {
+    driver,
+    settings,
+    directory,
+    portCount: settings.portCount,
+    newSpec: async () => {
+      const record = newRecord(settings.instance);
+      namespaces.push(record.netns);
+      await systemExec.run(ctx, 'ip', ['netns', 'add', record.netns]);
+      const tap = ['tuntap', 'add', record.tap, 'mode', 'tap', 'user', String(record.uid)];
+      await systemExec.run(ctx, 'ip', ['-n', record.netns, ...tap]);
+      return { record, cgroup: { procsFiles: [] } };
+    },
+    newLayer: async (sizeBytes = 2 * 1024 * 1024, recordedBytes = sizeBytes) => ({
+      key: newId(),
+      path: await newFile(sizeBytes),
+      sizeBytes: recordedBytes,
+      subdirs: [''],
+    }),
+    newDisk: () => newFile(1024 * 1024),
+    restartedDriver: () => new QemuDriver({ settings, exec: systemExec, logger: silentLogger }),
+    killProcess: (pid) => {
+      process.kill(pid, 'SIGKILL');
+    },
+    guestUp: agentAnswers,
+    cleanUp: async () => {
+      for (const id of await driver.list()) await driver.destroyGone(ctx, newRecord(settings.instance, id));
+      for (const name of namespaces) await systemExec.run(ctx, 'ip', ['netns', 'delete', name]);
+      await driver.removeShared(ctx);
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+function newRecord(instance: string, id = newId()): VmRecord {
+  return {
+    schemaVersion: 1,
+    id,
+    driver: 'qemu',
+    shape: { vcpus: 1, memoryMib: 192 },
+    accelerator: 'tcg',
+    source: 'cold',
+    uid: uidFirst + (randomBytes(2).readUInt16BE() % uidCount),
+    netns: `${instance}-${id}`,
+    tap: 'tap0',
+    cgroupParent: '',
+    pid: 0,
+    processStartTicks: '0',
+  };
+}
+
+/** HTTP/2's connection preface with an empty SETTINGS frame (RFC 9113 §3.4, §6.5). */
+const preface = Buffer.concat([
+  Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+  Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]),
+]);
+const answerWaitMs = 500;
+
+/** Resolves when the agent has answered an HTTP/2 greeting: then the whole guest is up. */
+async function agentAnswers(vm: RunningVm): Promise<void> {
+  while (!(await answersOnce(vm.agentSocketPath)));
+}
+
+async function answersOnce(path: string): Promise<boolean> {
+  const socket = createConnection({ path });
+  try {
+    return await new Promise<boolean>((resolve, reject) => {
+      socket.once('connect', () => socket.write(preface));
+      socket.once('data', () => {
+        resolve(true);
+      });
+      socket.once('error', reject);
+      // Bytes that arrive before the guest opens its port are dropped by QEMU: greet again.
+      setTimeout(resolve, answerWaitMs, false);
+    });
+  } finally {
+    socket.destroy();
+  }
+}
