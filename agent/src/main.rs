@@ -5,11 +5,14 @@
 
 mod boot;
 mod console;
+mod container;
 mod device;
 mod erofs;
 mod fault;
+mod guest;
 mod net;
 mod output;
+mod pod;
 mod port;
 mod reaper;
 mod server;
@@ -27,6 +30,9 @@ extern "C" fn main(_argc: i32, _argv: *const *const std::ffi::c_char) -> i32 {
 
 #[cfg_attr(test, allow(dead_code))]
 fn start() -> i32 {
+    if std::env::args().nth(1).as_deref() == Some(container::pidns::ROLE) {
+        return container::pidns::run();
+    }
     if std::process::id() != 1 {
         boot::fill_standard_descriptors();
         console::say(format_args!(

@@ -1,12 +1,138 @@
-//! The pod's interfaces, addresses and routes, by netlink.
+//! The pod's interfaces, addresses and routes.
 
 pub mod netlink;
+pub mod plan;
 
-use crate::fault::{Doing, Outcome};
+use std::path::Path;
+use std::time::Duration;
+
+use self::plan::{InterfacePlan, is_interface_name};
+use crate::device::interface_with;
+use crate::fault::{Doing, Fault, Outcome};
+use crate::sync::blocking;
 use crate::sys::Sys;
+use crate::uevent::Devices;
+
+use std::sync::Arc;
 
 const LOOPBACK_INDEX: u32 = 1;
+const INTERFACE_TIMEOUT: Duration = Duration::from_secs(30);
+const INTERFACES: &str = "/sys/class/net";
 
 pub fn raise_loopback(sys: &dyn Sys) -> Outcome<()> {
     sys.netlink(&netlink::set_up(LOOPBACK_INDEX)).doing("raise the loopback interface")
+}
+
+/// Waits until every interface is there, then configures them in order.
+pub async fn apply(sys: &Arc<dyn Sys>, devices: &Devices, plans: Vec<InterfacePlan>) -> Outcome<()> {
+    for plan in &plans {
+        let what = format!("the interface with MAC address {}", plan.mac);
+        devices.wait(what, INTERFACE_TIMEOUT, |sys| interface_with(sys, &plan.mac)).await?;
+    }
+    let sys = sys.clone();
+    blocking(move || plans.iter().try_for_each(|plan| configure(sys.as_ref(), plan))).await
+}
+
+fn configure(sys: &dyn Sys, plan: &InterfacePlan) -> Outcome<()> {
+    let gone = || Fault::internal(format!("the interface with MAC address {} has gone", plan.mac));
+    let present = interface_with(sys, &plan.mac).ok_or_else(gone)?;
+    let index = index_of(sys, &present).ok_or_else(gone)?;
+    let ask =
+        |request: Vec<u8>, what: &str| sys.netlink(&request).doing(format_args!("{}: {what}", plan.name));
+    if present != plan.name {
+        make_way(sys, &plan.name)?;
+        // The kernel renames no interface that is up.
+        ask(netlink::set_down(index), "set down")?;
+        ask(netlink::rename(index, &plan.name), "rename")?;
+    }
+    if plan.mtu > 0 {
+        ask(netlink::set_mtu(index, plan.mtu), "set the MTU")?;
+    }
+    quiet_ipv6(sys, &plan.name);
+    ask(netlink::set_up(index), "set up")?;
+    for (ip, prefix_length) in &plan.addresses {
+        ask(netlink::add_address(index, *ip, *prefix_length), &format!("add address {ip}/{prefix_length}"))?;
+    }
+    for route in &plan.routes {
+        let what = format!("add route to {}/{}", route.destination, route.prefix_length);
+        ask(netlink::add_route(index, route), &what)?;
+    }
+    Ok(())
+}
+
+/// Another interface may have the wanted name, given by the kernel; it gets a neutral one.
+fn make_way(sys: &dyn Sys, name: &str) -> Outcome<()> {
+    let Some(index) = index_of(sys, name) else { return Ok(()) };
+    let down = sys.netlink(&netlink::set_down(index));
+    let renamed = down.and_then(|()| sys.netlink(&netlink::rename(index, &format!("hk{index}"))));
+    renamed.doing(format_args!("rename the interface that is called {name}"))
+}
+
+/// Addresses come from the host alone, and the link-local one has to serve at once: no router
+/// advertisements, no detection of duplicates. Without IPv6 in the kernel there is nothing to do.
+fn quiet_ipv6(sys: &dyn Sys, name: &str) {
+    let settings = Path::new("/proc/sys/net/ipv6/conf").join(name);
+    for setting in ["accept_dad", "accept_ra"] {
+        let _ = sys.write(&settings.join(setting), b"0");
+    }
+}
+
+fn index_of(sys: &dyn Sys, name: &str) -> Option<u32> {
+    if !is_interface_name(name) {
+        return None;
+    }
+    let data = sys.read(&Path::new(INTERFACES).join(name).join("ifindex"), 16).ok()?;
+    String::from_utf8_lossy(&data).trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fake::Fake;
+
+    fn plan() -> InterfacePlan {
+        InterfacePlan {
+            name: "eth0".into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1450,
+            addresses: vec![("10.0.0.2".parse().unwrap(), 24)],
+            routes: vec![],
+        }
+    }
+
+    #[test]
+    fn frees_the_wanted_name_and_renames_while_down() {
+        let fake = Fake::default();
+        fake.file("/sys/class/net/eth0/address", "02:00:00:00:00:09\n");
+        fake.file("/sys/class/net/eth0/ifindex", "2\n");
+        fake.file("/sys/class/net/eth1/address", "02:00:00:00:00:01\n");
+        fake.file("/sys/class/net/eth1/ifindex", "3\n");
+        configure(&fake, &plan()).unwrap();
+        let expected = [
+            netlink::set_down(2),
+            netlink::rename(2, "hk2"),
+            netlink::set_down(3),
+            netlink::rename(3, "eth0"),
+            netlink::set_mtu(3, 1450),
+            netlink::set_up(3),
+            netlink::add_address(3, "10.0.0.2".parse().unwrap(), 24),
+        ];
+        assert_eq!(fake.netlink_requests(), expected);
+        let quiet = "write /proc/sys/net/ipv6/conf/eth0/accept_dad 0".to_string();
+        assert!(fake.calls().contains(&quiet));
+    }
+
+    #[test]
+    fn an_interface_that_has_its_name_stays_up() {
+        let fake = Fake::default();
+        fake.file("/sys/class/net/eth0/address", "02:00:00:00:00:01\n");
+        fake.file("/sys/class/net/eth0/ifindex", "2\n");
+        configure(&fake, &plan()).unwrap();
+        assert!(!fake.netlink_requests().contains(&netlink::set_down(2)));
+    }
+
+    #[test]
+    fn says_when_the_interface_has_gone() {
+        assert!(configure(&Fake::default(), &plan()).unwrap_err().message.contains("has gone"));
+    }
 }

@@ -85,7 +85,10 @@ impl Output {
         let mut state = lock(&self.state);
         if from < state.start || from > state.total() {
             let (start, total) = (state.start, state.total());
-            return Err(Fault::new(Kind::OutOfRange, format!("offset {from} is outside of {start} to {total}")));
+            return Err(Fault::new(
+                Kind::OutOfRange,
+                format!("offset {from} is outside of {start} to {total}"),
+            ));
         }
         state.reader += 1;
         let number = state.reader;
@@ -160,7 +163,8 @@ impl Reader {
     fn take(&mut self) -> Option<Outcome<Chunk>> {
         let state = lock(&self.output.state);
         if state.removed || state.reader != self.number {
-            let why = if state.removed { "the container is removed" } else { "another reader has taken over" };
+            let why =
+                if state.removed { "the container is removed" } else { "another reader has taken over" };
             return Some(Err(Fault::new(Kind::Aborted, why)));
         }
         let skipped = usize::try_from(self.cursor.saturating_sub(state.start)).unwrap_or(usize::MAX);
@@ -294,7 +298,10 @@ mod tests {
         assert!(first.next().await.is_none());
         output.append(b"x");
         output.end();
-        assert_eq!(second.next().await.unwrap().unwrap(), Chunk { offset: 0, data: b"x".to_vec(), end: true });
+        assert_eq!(
+            second.next().await.unwrap().unwrap(),
+            Chunk { offset: 0, data: b"x".to_vec(), end: true }
+        );
         assert!(second.next().await.is_none());
         output.remove();
         assert!(output.open(0).unwrap().next().await.unwrap().is_err());

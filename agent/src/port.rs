@@ -40,6 +40,17 @@ pub async fn open(sys: &Arc<dyn Sys>, devices: &Devices) -> Outcome<Port> {
     Port::new(fd).doing("watch the agent's port")
 }
 
+/// After the device has failed: waits for the next news of devices, so that a device that is still named in
+/// sysfs and cannot be opened is not tried in a circle.
+pub async fn reopen(sys: &Arc<dyn Sys>, devices: &Devices) -> Outcome<Port> {
+    loop {
+        devices.next(PORT_TIMEOUT).await?;
+        if let Ok(port) = open(sys, devices).await {
+            return Ok(port);
+        }
+    }
+}
+
 pub struct Port {
     wire: Wire,
     /// Bytes that begin the next connection, when they were read by the one before.

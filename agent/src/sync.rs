@@ -16,7 +16,9 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Sen
 }
 
 /// Runs to its end even when the caller is dropped, and keeps a panic from the caller.
-pub async fn detached<T: Send + 'static>(work: impl Future<Output = Outcome<T>> + Send + 'static) -> Outcome<T> {
+pub async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Outcome<T>> + Send + 'static,
+) -> Outcome<T> {
     let done = tokio::spawn(work).await;
     done.unwrap_or_else(|_| Err(Fault::internal("a task ended with a fault of its own")))
 }

@@ -61,7 +61,6 @@ pub trait Sys: Send + Sync + 'static {
     /// Removes a tree of files on one file system; succeeds when there is nothing.
     fn remove_tree(&self, path: &Path) -> io::Result<()>;
     fn symlink(&self, target: &Path, link: &Path) -> io::Result<()>;
-    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()>;
 
     fn mount(&self, mount: &Mount<'_>) -> io::Result<()>;
     /// Mounts with relative names in `data` meant from `cwd`; nobody else's working directory changes.

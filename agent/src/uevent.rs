@@ -89,6 +89,16 @@ impl Devices {
         Devices { sys, news }
     }
 
+    /// Waits for any news.
+    pub async fn next(&self, timeout: Duration) -> Outcome<()> {
+        let mut news = self.news.clone();
+        news.borrow_and_update();
+        match tokio::time::timeout(timeout, news.changed()).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Fault::internal("no device events")),
+        }
+    }
+
     /// Waits until `find` finds something or the time is up (`Deadline`).
     pub async fn wait<T>(
         &self,

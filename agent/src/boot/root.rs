@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use tokio::sync::watch;
 
 use super::{modules, mounts};
 use crate::console::say;
 use crate::fault::{Doing, Fault, Outcome};
+use crate::guest::Guest;
 use crate::net;
 use crate::port;
 use crate::server::Service;
@@ -19,13 +21,14 @@ const CGROUP: &str = "/sys/fs/cgroup";
 /// Of containers.
 const CONTROLLERS: [&str; 5] = ["cpu", "memory", "pids", "io", "cpuset"];
 const OPEN_FILES_MAX: u64 = 1 << 20;
-const BLOCKING_THREADS_MAX: usize = 8;
+const BLOCKING_THREADS_MAX: usize = 16;
 
 /// Returns only when the agent cannot go on.
 pub fn run() -> Fault {
     let sys: Arc<dyn Sys> = Arc::new(Linux);
     super::fill_standard_descriptors();
     prepare(sys.as_ref());
+    // A few threads wait in the kernel (mounts, forks); everything else is one thread.
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build();
     match runtime.doing("start the event loop") {
@@ -63,15 +66,36 @@ fn enable_controllers(sys: &dyn Sys) {
     }
 }
 
+/// In the background: the host can say hello before the file systems of containers are there.
+pub fn load_modules(sys: Arc<dyn Sys>) -> watch::Receiver<bool> {
+    let (done, loaded) = watch::channel(false);
+    tokio::task::spawn_blocking(move || {
+        modules::load_all(sys.as_ref(), Path::new(MODULES));
+        done.send_replace(true);
+    });
+    loaded
+}
+
 async fn serve(sys: Arc<dyn Sys>) -> Outcome<()> {
     let devices = Devices::listen(sys.clone()).doing("listen to device events")?;
-    let loading = sys.clone();
-    tokio::task::spawn_blocking(move || modules::load_all(loading.as_ref(), Path::new(MODULES)));
+    let mut guest = Guest::start(sys.clone(), devices.clone()).doing("start to reap")?;
     let mut port = port::open(&sys, &devices).await?;
-    let service = Service { boot_milliseconds: sys.boot_milliseconds(), sys: sys.clone() };
-    say(format_args!("ready after {} ms", service.boot_milliseconds));
+    guest.boot_milliseconds = sys.boot_milliseconds();
+    say(format_args!("ready after {} ms", guest.boot_milliseconds));
+    let service = Service { guest: Arc::new(guest) };
+    let mut finished = service.guest.finished.subscribe();
     loop {
-        let connection = port.accept().await.doing("read the agent's port")?;
-        service.serve(connection).await;
+        let accepted = tokio::select! {
+            accepted = port.accept() => accepted,
+            _ = finished.wait_for(|finished| *finished) => return Ok(()),
+        };
+        match accepted {
+            Ok(connection) => service.serve(connection).await,
+            // The port has been unplugged: the host may plug it again.
+            Err(error) => {
+                say(format_args!("the agent's port: {error}"));
+                port = port::reopen(&sys, &devices).await?;
+            }
+        }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::Service;
 use super::api::{HelloRequest, HelloResponse, ProtocolVersion};
 use crate::fault::{Doing, Fault, Outcome};
+use crate::guest::Guest;
 use crate::sys::Sys;
 
 const ENTROPY_BYTES_MAX: usize = 512;
@@ -12,7 +12,7 @@ const VERSIONS_BYTES_MAX: usize = 4096;
 /// `name=value` lines that the image's builder wrote, so that nothing has to be started to know them.
 const VERSIONS: &str = "/etc/herkos/versions";
 
-pub fn hello(service: &Service, request: HelloRequest) -> Outcome<HelloResponse> {
+pub fn hello(guest: &Guest, request: &HelloRequest) -> Outcome<HelloResponse> {
     if request.protocol_version() != ProtocolVersion::ProtocolVersion1 {
         return Err(Fault::invalid(format!(
             "protocol version {} is not spoken here, only 1",
@@ -25,7 +25,7 @@ pub fn hello(service: &Service, request: HelloRequest) -> Outcome<HelloResponse>
     if request.host_time_unix_nano <= 0 {
         return Err(Fault::invalid("the host's time is before 1970"));
     }
-    let sys = service.sys.as_ref();
+    let sys = guest.sys.as_ref();
     sys.set_clock(request.host_time_unix_nano).doing("set the clock")?;
     if !request.entropy.is_empty() {
         sys.add_entropy(&request.entropy).doing("credit entropy")?;
@@ -35,7 +35,7 @@ pub fn hello(service: &Service, request: HelloRequest) -> Outcome<HelloResponse>
         agent_version: env!("CARGO_PKG_VERSION").to_string(),
         kernel_release: sys.kernel_release(),
         oci_runtime_version: version_of(sys, "crun"),
-        boot_milliseconds: service.boot_milliseconds,
+        boot_milliseconds: guest.boot_milliseconds,
         memory_bytes: sys.memory_bytes(),
         cpus: sys.cpus(),
     })
@@ -58,7 +58,7 @@ mod tests {
     use crate::sys::fake::Fake;
 
     fn ask(fake: &Arc<Fake>, request: HelloRequest) -> Outcome<HelloResponse> {
-        hello(&Service::for_test(fake.clone()), request)
+        hello(&Guest::for_test(fake.clone()), &request)
     }
 
     fn good() -> HelloRequest {

@@ -136,10 +136,6 @@ impl Sys for Fake {
         self.call(format!("symlink {} {}", target.display(), link.display()))
     }
 
-    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
-        self.call(format!("set_mode {} {mode:o}", path.display()))
-    }
-
     fn mount(&self, mount: &Mount<'_>) -> io::Result<()> {
         self.call(format!("mount {} {}", mount.source, mount.target.display()))
     }

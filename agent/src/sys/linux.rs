@@ -95,10 +95,6 @@ impl Sys for Linux {
         symlink(target, link)
     }
 
-    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-    }
-
     fn mount(&self, m: &Mount<'_>) -> io::Result<()> {
         let flags = MsFlags::from_bits_truncate(m.flags);
         let data = Some(m.data).filter(|data| !data.is_empty());

@@ -1,0 +1,26 @@
+//! Names the pod, brings its network up, writes what its containers share.
+
+use std::sync::Arc;
+
+use super::api::SetupPodRequest;
+use crate::fault::Outcome;
+use crate::guest::Guest;
+use crate::net::{self, plan::plan};
+use crate::pod::{self, PodSettings, Unchecked};
+use crate::sync::blocking;
+
+pub async fn setup_pod(guest: &Arc<Guest>, request: SetupPodRequest) -> Outcome<()> {
+    let interfaces = plan(&request.interfaces)?;
+    let SetupPodRequest { hostname, hosts, resolv_conf, sysctls, shm_bytes, .. } = request;
+    let sysctls = sysctls.into_iter().collect();
+    let settings = PodSettings::check(Unchecked { hostname, hosts, resolv_conf, sysctls, shm_bytes })?;
+    let _one_at_a_time = guest.pod_setup.lock().await;
+    let settings = Arc::new(settings);
+    let (sys, files) = (guest.sys.clone(), settings.clone());
+    blocking(move || pod::write_files(sys.as_ref(), &files)).await?;
+    guest.modules().await?;
+    net::apply(&guest.sys, &guest.devices, interfaces).await?;
+    // After the interfaces, because some settings belong to one of them.
+    let sys = guest.sys.clone();
+    blocking(move || pod::set_sysctls(sys.as_ref(), &settings)).await
+}
