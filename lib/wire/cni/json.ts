@@ -1,5 +1,6 @@
 /** Reading JSON that others wrote: bounded, and every complaint names the place. */
 import { HerkosError } from '../../base/errors.js';
+import { findJsonMistake } from './json-place.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -18,7 +19,7 @@ export function parseJsonObject(text: string, what: string): JsonObject {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw bad(`${what}${placeOf(error, text)} is not JSON`, error);
+    throw bad(`${what}${placeOf(text)} is not JSON`, error);
   }
   return asObject(value, what);
 }
@@ -68,10 +69,10 @@ export function bad(message: string, cause?: unknown): HerkosError {
   return new HerkosError('InvalidArgument', message, cause === undefined ? {} : { cause });
 }
 
-/** ` (line 3, column 7)`, from the offset in V8's message; the end of the text when it gives none. */
-function placeOf(error: unknown, text: string): string {
-  const found = error instanceof Error ? /at position (\d+)/.exec(error.message) : null;
-  const before = found === null ? text : text.slice(0, Number(found[1]));
-  const lines = before.split('\n');
+/** ` (line 3, column 7)`, or nothing when the place cannot be told. */
+function placeOf(text: string): string {
+  const offset = findJsonMistake(text);
+  if (offset === undefined) return '';
+  const lines = text.slice(0, offset).split('\n');
   return ` (line ${String(lines.length)}, column ${String((lines.at(-1) ?? '').length + 1)})`;
 }
