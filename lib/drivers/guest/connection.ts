@@ -1,0 +1,112 @@
+import { agent } from '#gen/agent/v1/services.js';
+import type { Context } from '../../base/context.js';
+import { HerkosError } from '../../base/errors.js';
+import { KIB } from '../../base/units.js';
+import type {
+  Guest,
+  GuestContainer,
+  GuestContainerState,
+  GuestExec,
+  GuestExecResult,
+  GuestExit,
+  GuestInfo,
+  GuestOutput,
+  GuestPodSetup,
+  OutputStreamName,
+} from '../../pod/ports.js';
+import { runExec } from './exec.js';
+import { ExitBook, checkedExit, checkedStates } from './exits.js';
+import type { GuestLink } from './link.js';
+import { container, ownId, podSetup } from './messages.js';
+import { OutputReader } from './output.js';
+
+/** An id and three numbers. */
+const exitMessageBytesMax = KIB;
+const signalMax = 64;
+
+/** A guest that has said hello. */
+export class GuestConnection implements Guest {
+  readonly info: GuestInfo;
+  readonly #link: GuestLink;
+  readonly #exits = new ExitBook();
+
+  constructor(link: GuestLink, info: GuestInfo) {
+    this.#link = link;
+    this.info = info;
+  }
+
+  get lost(): Promise<void> {
+    return this.#link.lost;
+  }
+
+  async setupPod(ctx: Context, setup: GuestPodSetup): Promise<void> {
+    await this.#link.call(ctx, agent.setupPod, podSetup(setup), 'setting up the pod in the guest');
+  }
+
+  async createContainer(ctx: Context, request: GuestContainer): Promise<void> {
+    const message = container(request);
+    await this.#link.call(ctx, agent.createContainer, message, 'creating the container in the guest');
+  }
+
+  async startContainer(ctx: Context, containerId: string): Promise<void> {
+    const message = { containerId: ownId(containerId) };
+    await this.#link.call(ctx, agent.startContainer, message, 'starting the container in the guest');
+  }
+
+  async signalContainer(ctx: Context, containerId: string, signal: number, all: boolean): Promise<void> {
+    if (!Number.isInteger(signal) || signal < 1 || signal > signalMax)
+      throw new HerkosError('InvalidArgument', `there is no signal ${String(signal)}`);
+    const message = { containerId: ownId(containerId), signal, allProcesses: all };
+    await this.#link.call(ctx, agent.signalContainer, message, 'sending a signal in the guest');
+  }
+
+  async removeContainerGone(ctx: Context, containerId: string): Promise<void> {
+    const message = { containerId: ownId(containerId) };
+    await this.#link.call(ctx, agent.removeContainer, message, 'removing the container in the guest');
+    this.#exits.forget(containerId);
+  }
+
+  async listContainers(ctx: Context): Promise<GuestContainerState[]> {
+    const answer = await this.#link.call(
+      ctx,
+      agent.listContainers,
+      {},
+      'listing the containers of the guest',
+    );
+    return checkedStates(answer.containers);
+  }
+
+  async *watchExits(ctx: Context): AsyncGenerator<GuestExit, void, void> {
+    const what = 'watching the containers of the guest';
+    const messages = this.#link.answers(ctx, agent.watchExits, {}, what, exitMessageBytesMax);
+    this.#exits.begin();
+    for await (const message of messages) {
+      const exit = checkedExit(message);
+      if (this.#exits.isNew(exit)) yield exit;
+    }
+    // The call goes on for ever; an agent that ends it lets go of this connection.
+    throw new HerkosError('Unavailable', `${what}: the guest ended it`);
+  }
+
+  readOutput(ctx: Context, containerId: string, stream: OutputStreamName, fromOffset: bigint): GuestOutput {
+    return new OutputReader(ctx, this.#link, { containerId: ownId(containerId), stream, fromOffset });
+  }
+
+  async exec(ctx: Context, request: GuestExec): Promise<GuestExecResult> {
+    return runExec(ctx, this.#link, request);
+  }
+
+  async shutdown(ctx: Context): Promise<void> {
+    try {
+      await this.#link.call(ctx, agent.shutdown, {}, 'shutting the guest down');
+    } catch (error) {
+      // A guest that is off cannot say so any more.
+      if (!(error instanceof HerkosError && error.reason === 'GUEST_CONNECTION_LOST')) throw error;
+    }
+  }
+
+  close(): Promise<void> {
+    this.#link.destroy();
+    return Promise.resolve();
+  }
+}
