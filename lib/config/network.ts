@@ -11,5 +11,12 @@ export const networkSection = z.strictObject({
     .string()
     .regex(/^[A-Za-z][\w.-]{0,14}$/, 'an interface name has at most 15 characters')
     .default('herkos0'),
-  default_subnet: z.cidrv4().default('10.88.0.0/16'),
+  /** One of each address family at most; away from what other networks on nodes take by themselves. */
+  default_subnets: z
+    .array(z.union([z.cidrv4(), z.cidrv6()]))
+    .min(1)
+    .max(2)
+    .default(['10.219.0.0/16', 'fd68:6572:6b6f:1::/64']),
+  /** No other runtime uses these networks on this node: then CNI GC may be called, which takes all other addresses. */
+  sole_runtime: z.boolean().default(false),
 });

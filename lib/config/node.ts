@@ -4,14 +4,14 @@ import { logFormats, logLevels } from '../base/logger.js';
 import { absolutePath } from './values.js';
 
 /** Short: it becomes part of names with narrow limits (interfaces, unix socket paths). */
-const instancePattern = /^[a-z][a-z0-9-]{0,19}$/;
+const instancePattern = /^[a-z][a-z0-9]{0,19}$/;
 
 /** `[node]`: names and places of this daemon. */
 export const nodeSection = z.strictObject({
   /** Prefix of everything the daemon makes on the node; two daemons on one node need two. */
   instance: z
     .string()
-    .regex(instancePattern, 'write 1 to 20 of a-z, 0-9 and -, beginning with a letter')
+    .regex(instancePattern, 'write 1 to 20 of a-z and 0-9, beginning with a letter')
     .default('herkos'),
   socket: absolutePath.default('/run/herkos/herkos.sock'),
   state_dir: absolutePath.default('/var/lib/herkos'),

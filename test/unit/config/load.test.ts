@@ -24,7 +24,7 @@ describe('config', () => {
       ['[node]\nsocket = "run/x.sock"\n', ['node.socket', 'absolute path']],
       ['[node]\nstate_dir = "/var/../etc"\n', ['node.state_dir', '..']],
       ['[node]\ninstance = "Has Spaces"\n', ['node.instance']],
-      ['[network]\ndefault_subnet = "10.0.0.0"\n', ['network.default_subnet']],
+      ['[network]\ndefault_subnets = ["10.0.0.0"]\n', ['network.default_subnets']],
       ['[vm\n', ['not valid TOML']],
     ];
     for (const [text, words] of wrong) {

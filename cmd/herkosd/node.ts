@@ -1,0 +1,161 @@
+/** The one place where concrete drivers meet the rooms. */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { background } from '../../lib/base/context.js';
+import { systemExec } from '../../lib/base/exec.js';
+import type { Logger } from '../../lib/base/logger.js';
+import type { Config } from '../../lib/config/load.js';
+import { adminService } from '../../lib/cri/admin-service.js';
+import { criServices } from '../../lib/cri/cri-services.js';
+import { SocketServer } from '../../lib/cri/server.js';
+import { HostCgroups } from '../../lib/drivers/cgroup/cgroup-factory.js';
+import { CniNetwork } from '../../lib/drivers/cni/cni-network.js';
+import { CniNetnsFactory } from '../../lib/drivers/cni/netns.js';
+import { AgentConnector } from '../../lib/drivers/guest/connector.js';
+import { QemuDriver } from '../../lib/drivers/qemu/driver.js';
+import { loadGuestFiles } from '../../lib/drivers/qemu/guest-files.js';
+import { HttpRegistryClient } from '../../lib/drivers/registry/registry-client.js';
+import { FileRecordStore } from '../../lib/drivers/store/record-store.js';
+import { WorkerLayerConverter } from '../../lib/image/convert/converter.js';
+import { ImageService } from '../../lib/image/image-service.js';
+import type { ContainerRecord } from '../../lib/model/container.js';
+import type { ImageRecord } from '../../lib/model/image.js';
+import type { SandboxRecord } from '../../lib/model/sandbox.js';
+import type { VmRecord } from '../../lib/model/vm.js';
+import { systemLogFiles } from '../../lib/pod/output/files.js';
+import { PodService } from '../../lib/pod/pods.js';
+import type { RecordStore } from '../../lib/pod/ports.js';
+import { VmManager } from '../../lib/vm/manager.js';
+import { shapeFor } from '../../lib/vm/sizing.js';
+import { HerkosNodeInfo } from './node-info.js';
+import {
+  cniSettings,
+  guestDirectory,
+  imageSettings,
+  podSettings,
+  qemuSettings,
+  registrySettings,
+  vmSettings,
+} from './settings.js';
+
+const drainMs = 20_000;
+const directoryMode = 0o711;
+
+export interface RunningNode {
+  /** Lets running calls come to their end, then lets go of everything; pods go on. */
+  close(): Promise<void>;
+}
+
+interface Identified {
+  readonly id: string;
+  readonly schemaVersion: number;
+}
+
+/** Wraps each store; the tests of recovery die between two writes with it. */
+export type StoreDecorator = <T extends Identified>(store: RecordStore<T>, name: string) => RecordStore<T>;
+
+/** Builds the parts, recovers what an earlier daemon left, and serves. */
+export async function startNode(
+  config: Config,
+  log: Logger,
+  decorate: StoreDecorator = (store) => store,
+): Promise<RunningNode> {
+  await makeDirectories(config);
+  const store = storeFactory(config, log, decorate);
+  const { images, converter, registry } = imageParts(config, log, store);
+  const { vms, driver } = await vmParts(config, log, store);
+  const network = new CniNetwork(systemExec, cniSettings(config), log.with({ room: 'network' }));
+  const sizing = vmSettings(config).sizing;
+  const pods = new PodService({
+    stores: {
+      sandboxes: store<SandboxRecord>('sandboxes'),
+      containers: store<ContainerRecord>('containers'),
+    },
+    vms,
+    network,
+    images,
+    guests: new AgentConnector(),
+    exec: systemExec,
+    files: systemLogFiles,
+    sizing: (sandbox) => shapeFor(sizing, sandbox.resources, sandbox.overhead),
+    settings: podSettings(config),
+    log: log.with({ room: 'pod' }),
+  });
+  const info = new HerkosNodeInfo(config);
+
+  // Images first: containers hold theirs again while the pods are loaded; what nobody holds is collected then.
+  await images.load();
+  await pods.load();
+  const parts = { pods, images, node: info, log: log.with({ room: 'cri' }) };
+  const server = await SocketServer.listen(
+    background(),
+    config.node.socket,
+    [...criServices(parts), adminService(parts)],
+    log,
+  );
+  log.info('serving', { socket: config.node.socket });
+  void info.learn(driver.probe(background()), log);
+  const recovered = pods.recover().then(async () => images.collectGarbage());
+  recovered.catch((error: unknown) => {
+    log.error('the recovery did not come to its end', { error: String(error) });
+  });
+  return {
+    async close(): Promise<void> {
+      await server.close(drainMs);
+      await pods.close();
+      await vms.release();
+      await converter.close();
+      await registry.destroy();
+    },
+  };
+}
+
+type StoreFactory = <T extends Identified & { readonly schemaVersion: 1 }>(name: string) => RecordStore<T>;
+
+function storeFactory(config: Config, log: Logger, decorate: StoreDecorator): StoreFactory {
+  return <T extends Identified & { readonly schemaVersion: 1 }>(name: string) =>
+    decorate(
+      new FileRecordStore<T>({
+        directory: join(config.node.state_dir, name),
+        schemaVersion: 1,
+        logger: log.with({ store: name }),
+      }),
+      name,
+    );
+}
+
+function imageParts(config: Config, log: Logger, store: StoreFactory) {
+  const registry = new HttpRegistryClient(registrySettings(config));
+  const converter = new WorkerLayerConverter();
+  const images = new ImageService({
+    settings: imageSettings(config),
+    registry,
+    converter,
+    store: store<ImageRecord>('images'),
+    logger: log.with({ room: 'image' }),
+  });
+  return { images, converter, registry };
+}
+
+async function vmParts(config: Config, log: Logger, store: StoreFactory) {
+  const logger = log.with({ room: 'vm' });
+  const guest = await loadGuestFiles(guestDirectory(config));
+  const driver = new QemuDriver({ settings: qemuSettings(config, guest), exec: systemExec, logger });
+  const { instance } = config.node;
+  const vms = new VmManager({
+    settings: vmSettings(config),
+    driver,
+    netns: new CniNetnsFactory(systemExec, instance),
+    cgroups: new HostCgroups({ defaultParent: `/${instance}` }),
+    store: store<VmRecord>('vms'),
+    logger,
+  });
+  return { vms, driver };
+}
+
+/** Passable by VM processes, which reach the files they may read; not listable by them. */
+async function makeDirectories(config: Config): Promise<void> {
+  for (const directory of [config.node.state_dir, config.node.run_dir])
+    await mkdir(directory, { recursive: true, mode: directoryMode });
+}

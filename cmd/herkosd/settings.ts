@@ -1,0 +1,122 @@
+/** From the configuration file to the settings of rooms and drivers. */
+import { availableParallelism, totalmem } from 'node:os';
+import { join, resolve } from 'node:path';
+
+import { MIB } from '../../lib/base/units.js';
+import type { Config } from '../../lib/config/load.js';
+import type { CniSettings } from '../../lib/drivers/cni/settings.js';
+import { cniDefaults } from '../../lib/drivers/cni/settings.js';
+import type { GuestFiles, QemuSettings } from '../../lib/drivers/qemu/settings.js';
+import { qemuDefaults } from '../../lib/drivers/qemu/settings.js';
+import type { RegistrySettings } from '../../lib/drivers/registry/settings.js';
+import { defaultRetry, proxyFromEnvironment } from '../../lib/drivers/registry/settings.js';
+import type { ImageSettings } from '../../lib/image/settings.js';
+import type { PodSettings } from '../../lib/pod/settings.js';
+import { defaultDeadlines } from '../../lib/pod/settings.js';
+import type { VmSettings } from '../../lib/vm/settings.js';
+import { hostPlatform } from '../../lib/wire/oci/platform.js';
+import { version } from './version.js';
+
+/** Where guest/build puts its result, seen from the compiled program. */
+const guestBeside = resolve(import.meta.dirname, '../../../guest/out');
+const secondMs = 1_000;
+const connectTimeoutMs = 10_000;
+/** Left on the disk for everything else on the node. */
+const freeBytesMin = 256 * MIB;
+/** Of the node's memory, for the node itself. */
+const reservedMib = 256;
+
+export function guestDirectory(config: Config): string {
+  return config.vm.guest_dir === '' ? guestBeside : config.vm.guest_dir;
+}
+
+export function qemuSettings({ node, vm }: Config, guest: GuestFiles): QemuSettings {
+  return {
+    ...qemuDefaults,
+    instance: node.instance,
+    binary: vm.qemu,
+    accel: vm.accel,
+    runDir: node.run_dir,
+    stateDir: node.state_dir,
+    guest,
+    layerDevice: vm.layer_device,
+    uidFirst: vm.uid_first,
+    uidCount: vm.uid_count,
+    sharedGid: sharedGid(vm),
+    bootTimeoutMs: vm.boot_timeout_seconds * secondMs,
+    console: vm.console,
+  };
+}
+
+/** May read layer files: the number after the range and the accelerator's proof, so that no VM's own group is it. */
+export function sharedGid(vm: Config['vm']): number {
+  return vm.uid_first + vm.uid_count + 1;
+}
+
+export function vmSettings({ node, vm }: Config): VmSettings {
+  return {
+    instance: node.instance,
+    uidFirst: vm.uid_first,
+    uidCount: vm.uid_count,
+    sizing: {
+      vcpusDefault: vm.vcpus,
+      memoryMibDefault: Math.ceil(vm.memory / MIB),
+      guestOverheadMib: Math.ceil(vm.memory_overhead / MIB),
+      vcpusMax: availableParallelism(),
+      memoryMibMax: Math.max(0, Math.floor(totalmem() / MIB) - reservedMib),
+    },
+  };
+}
+
+export function cniSettings({ node, network }: Config): CniSettings {
+  return {
+    ...cniDefaults,
+    instance: node.instance,
+    confDir: network.conf_dir,
+    binDirs: network.bin_dirs,
+    stateDir: join(node.state_dir, 'cni'),
+    defaultNetwork: {
+      name: `${node.instance}-default`,
+      bridge: network.default_bridge,
+      subnets: network.default_subnets,
+    },
+    soleRuntime: network.sole_runtime,
+  };
+}
+
+export function registrySettings({ image }: Config): RegistrySettings {
+  return {
+    hostsDirectory: image.registries_dir,
+    stallTimeoutMs: image.stall_timeout_seconds * secondMs,
+    connectTimeoutMs,
+    version,
+    proxy: proxyFromEnvironment(process.env),
+    retry: defaultRetry,
+  };
+}
+
+export function imageSettings({ node, image, vm }: Config): ImageSettings {
+  return {
+    rootDirectory: join(node.state_dir, 'image'),
+    readersGid: sharedGid(vm),
+    layersAtATime: image.layers_at_a_time,
+    limits: { uncompressedBytesMax: image.layer_bytes_max, entriesMax: image.layer_entries_max },
+    freeBytesMin,
+    platform: hostPlatform(),
+    pinnedNames: [],
+  };
+}
+
+export function podSettings({ node, pod, vm }: Config): PodSettings {
+  return {
+    stateDirectory: node.state_dir,
+    writableDiskBytes: pod.writable_layer,
+    shmBytes: pod.shm,
+    resolvConfPath: '/etc/resolv.conf',
+    deadlines: {
+      ...defaultDeadlines,
+      bootMs: vm.boot_timeout_seconds * secondMs,
+      guestMs: pod.guest_timeout_seconds * secondMs,
+    },
+  };
+}
