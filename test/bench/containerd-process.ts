@@ -1,0 +1,58 @@
+/** Debian's containerd as the peer of a benchmark: its own directories and socket, ended after it. */
+import type { ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { CriClient } from '../tools/cri-client.js';
+
+const readyTimeoutMs = 30_000;
+
+export class ContainerdProcess {
+  readonly #directory: string;
+  readonly #child: ChildProcess;
+  readonly client: CriClient;
+
+  private constructor(directory: string, child: ChildProcess) {
+    this.#directory = directory;
+    this.#child = child;
+    this.client = new CriClient(join(directory, 'containerd.sock'));
+  }
+
+  static async start(): Promise<ContainerdProcess> {
+    const directory = await mkdtemp('/tmp/herkos-ctrd-');
+    const configPath = join(directory, 'config.toml');
+    await writeFile(configPath, configText(directory));
+    const child = spawn('containerd', ['--config', configPath, '--log-level', 'error'], { stdio: 'ignore' });
+    const containerd = new ContainerdProcess(directory, child);
+    try {
+      await containerd.client.runtime('version', {}, { timeoutMs: readyTimeoutMs });
+    } catch (error) {
+      await containerd.cleanUp();
+      throw error;
+    }
+    return containerd;
+  }
+
+  async cleanUp(): Promise<void> {
+    this.client.close();
+    if (this.#child.exitCode === null && this.#child.signalCode === null) {
+      this.#child.kill('SIGTERM');
+      await once(this.#child, 'exit');
+    }
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+}
+
+function configText(directory: string): string {
+  return `version = 2
+root = "${join(directory, 'root')}"
+state = "${join(directory, 'state')}"
+disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.tracing"]
+[grpc]
+  address = "${join(directory, 'containerd.sock')}"
+[ttrpc]
+  address = "${join(directory, 'containerd.sock.ttrpc')}"
+`;
+}

@@ -1,0 +1,172 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { newId } from '../../lib/base/ids.js';
+import type { ContainerRecord } from '../../lib/model/container.js';
+import type { SandboxRecord } from '../../lib/model/sandbox.js';
+import { nowUnixNano } from '../../lib/model/time.js';
+import { HerkosdProcess } from '../tools/herkosd-process.js';
+import { pushBigImage } from './big-image.js';
+import { RegistryProcess } from '../tools/registry-process.js';
+import type { Bench } from './bench.js';
+import { quantile, row, timed } from './bench.js';
+
+const sandboxCount = 1_000;
+const containersPerSandbox = 2;
+const rounds = 5;
+const callsPerRound = 100;
+const pullTimeoutMs = 600_000;
+
+/** The kubelet asks for both lists every second; they must not wait for a pull. */
+export const listLatency: Bench = {
+  names: ['list-1000'],
+  about:
+    'p99 of ListPodSandbox + ListContainers with 1,000 pods and 2,000 containers, while an image is pulled',
+  async run(say) {
+    const registry = await RegistryProcess.start();
+    const herkosd = await HerkosdProcess.prepare();
+    try {
+      const image = await pushBigImage(registry.target, registry.host);
+      await writeRecords(join(herkosd.directory, 'state'));
+      await herkosd.restart();
+      const p99: number[] = [];
+      for (let round = 0; round < rounds; round += 1) {
+        const pulling = herkosd.client.image(
+          'pullImage',
+          { image: { image: image.reference } },
+          { timeoutMs: pullTimeoutMs },
+        );
+        p99.push(await oneRound(herkosd));
+        await pulling;
+        await herkosd.client.image('removeImage', { image: { image: image.reference } });
+        say(`round ${String(round + 1)}: p99 ${p99.at(-1)?.toFixed(1) ?? ''} ms`);
+      }
+      return [row({ name: 'list-1000', unit: 'ms', samples: p99, goal: '<= 20 ms' })];
+    } finally {
+      await herkosd.cleanUp();
+      await registry.stop();
+    }
+  },
+};
+
+async function oneRound(herkosd: HerkosdProcess): Promise<number> {
+  const samples: number[] = [];
+  for (let call = 0; call < callsPerRound; call += 1) {
+    samples.push(
+      await timed(async () => {
+        const sandboxes = await herkosd.client.runtime('listPodSandbox', {});
+        const containers = await herkosd.client.runtime('listContainers', {});
+        if (sandboxes.items.length !== sandboxCount) throw new Error('sandboxes are missing');
+        if (containers.containers.length !== sandboxCount * containersPerSandbox)
+          throw new Error('containers are missing');
+      }),
+    );
+  }
+  return quantile(
+    samples.sort((a, b) => a - b),
+    0.99,
+  );
+}
+
+/** Stopped pods as they would be on disk: the daemon loads them as its own. */
+async function writeRecords(stateDir: string): Promise<void> {
+  const sandboxes = join(stateDir, 'sandboxes');
+  const containers = join(stateDir, 'containers');
+  await mkdir(sandboxes, { recursive: true });
+  await mkdir(containers, { recursive: true });
+  for (let index = 0; index < sandboxCount; index += 1) {
+    const sandbox = sandboxRecord(index);
+    await writeFile(join(sandboxes, `${sandbox.id}.json`), JSON.stringify(sandbox));
+    for (let number = 0; number < containersPerSandbox; number += 1) {
+      const container = containerRecord(sandbox, number);
+      await writeFile(join(containers, `${container.id}.json`), JSON.stringify(container));
+    }
+  }
+}
+
+const namespaceOptions = { network: 'POD', pid: 'CONTAINER', ipc: 'POD', targetId: '' } as const;
+
+function labelsOf(name: string): Record<string, string> {
+  return {
+    'io.kubernetes.pod.name': name,
+    'io.kubernetes.pod.namespace': 'bench',
+    'io.kubernetes.pod.uid': `uid-${name}`,
+    app: 'bench',
+  };
+}
+
+function sandboxRecord(index: number): SandboxRecord {
+  const name = `pod-${String(index)}`;
+  return {
+    schemaVersion: 1,
+    id: newId(),
+    config: {
+      metadata: { name, uid: `uid-${name}`, namespace: 'bench', attempt: 0 },
+      hostname: name,
+      logDirectory: '',
+      portMappings: [],
+      labels: labelsOf(name),
+      annotations: {},
+      cgroupParent: '',
+      sysctls: {},
+      namespaceOptions,
+      privileged: false,
+    },
+    runtimeHandler: '',
+    createdAt: nowUnixNano(),
+    phase: 'notready',
+    networkRequested: false,
+    timings: [],
+  };
+}
+
+function containerRecord(sandbox: SandboxRecord, number: number): ContainerRecord {
+  const now = nowUnixNano();
+  return {
+    schemaVersion: 1,
+    id: newId(),
+    sandboxId: sandbox.id,
+    config: {
+      metadata: { name: `container-${String(number)}`, attempt: 0 },
+      image: 'bench',
+      userSpecifiedImage: 'bench',
+      command: ['/bin/true'],
+      args: [],
+      workingDir: '',
+      envs: [],
+      mounts: [],
+      labels: labelsOf(sandbox.config.metadata.name),
+      annotations: {},
+      logPath: '',
+      stdin: false,
+      stdinOnce: false,
+      tty: false,
+      resources: {},
+      security: {
+        privileged: false,
+        namespaceOptions,
+        supplementalGroups: [],
+        supplementalGroupsPolicy: 'Merge',
+        readonlyRootfs: false,
+        noNewPrivs: false,
+        addCapabilities: [],
+        dropCapabilities: [],
+        addAmbientCapabilities: [],
+        maskedPaths: [],
+        readonlyPaths: [],
+        seccomp: { type: 'Unconfined' },
+      },
+      stopSignal: '',
+    },
+    imageId: `sha256:${'0'.repeat(64)}`,
+    imageRef: `sha256:${'0'.repeat(64)}`,
+    user: { uid: 0, gid: 0, supplementalGroups: [] },
+    stopSignal: 15,
+    logPath: '',
+    createdAt: now,
+    startedAt: now,
+    finishedAt: now,
+    phase: 'exited',
+    exit: { code: 0, reason: 'Completed', message: '' },
+  };
+}
