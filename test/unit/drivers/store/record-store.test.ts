@@ -136,7 +136,7 @@ describe('FileRecordStore', () => {
   });
 
   it('maps every id to its own file name and back', () => {
-    const character = fc.constantFrom(...'abzAZ019._:-');
+    const character = fc.constantFrom(...Array.from('abzAZ019._:-'));
     const id = fc
       .string({ unit: character, minLength: 1, maxLength: 60 })
       .filter((text) => /^[0-9A-Za-z]/.test(text));

@@ -1,0 +1,389 @@
+/**
+ * The images of this node. What is on the disk leads: a device file is durable before the record that
+ * names it, a record is gone before its files go, and what nothing names is garbage at the next start.
+ */
+import { join } from 'node:path';
+
+import type { CancellableContext, Context } from '../base/context.js';
+import { background, throwIfDone, withCancel } from '../base/context.js';
+import { HerkosError, messageOf } from '../base/errors.js';
+import { KeyedLock } from '../base/keyed-lock.js';
+import type { Logger } from '../base/logger.js';
+import { Semaphore } from '../base/semaphore.js';
+import type { ImageUsage, Images, PullListener } from '../cri/ports.js';
+import type { ImageRecord, LayerDevice } from '../model/image.js';
+import type { PodImages, RecordStore } from '../pod/ports.js';
+import { familiarBase, formatReference, parseReference } from '../wire/oci/reference.js';
+import type { ImageName } from '../wire/oci/types.js';
+import type { ArchiveImage } from './archive/archive-image.js';
+import { openArchive, sweepScratch } from './archive/open-archive.js';
+import { readFileInLayers } from './convert/read-file.js';
+import type { LayerConverter } from './convert/types.js';
+import { fetchLayers, keysOfPlan, layersToFetch } from './fetch-layers.js';
+import { requireSpace } from './free-space.js';
+import { planDevices } from './group.js';
+import type { ImageHold } from './image-index.js';
+import { ImageIndex, settleTags } from './image-index.js';
+import { LayerStore } from './layer-store.js';
+import type { ImageSource, ImageStore, RegistryClient, RegistryCredentials } from './ports.js';
+import type { ResolvedImage } from './resolve.js';
+import { resolveImage } from './resolve.js';
+import type { ImageSettings } from './settings.js';
+import { devicesPerImageMax } from './settings.js';
+
+export interface ImageParts {
+  readonly registry: RegistryClient;
+  readonly converter: LayerConverter;
+  readonly images: ImageStore;
+  readonly holds: RecordStore<ImageHold>;
+  readonly log: Logger;
+}
+
+/** What an image is to be called; undefined for one that came without a name. */
+interface Naming {
+  readonly tag: string | undefined;
+  readonly digest: string | undefined;
+}
+
+const layersFolder = 'layers';
+const importFolder = 'import';
+/** Records change one after the other: a re-tag touches two of them. */
+const recordsKey = 'records';
+
+export class ImageService implements Images, PodImages {
+  readonly #parts: ImageParts;
+  readonly #settings: ImageSettings;
+  readonly #store: LayerStore;
+  readonly #index = new ImageIndex();
+  readonly #turns: Semaphore;
+  readonly #lock = new KeyedLock();
+  readonly #working = new Map<Promise<unknown>, CancellableContext>();
+  #closed = false;
+
+  private constructor(parts: ImageParts, settings: ImageSettings, store: LayerStore) {
+    this.#parts = parts;
+    this.#settings = settings;
+    this.#store = store;
+    this.#turns = new Semaphore(settings.layersAtATime);
+  }
+
+  /** Loads what is there, forgets images whose files are gone, and removes what crashes left. */
+  static async open(parts: ImageParts, settings: ImageSettings): Promise<ImageService> {
+    const store = await LayerStore.open(join(settings.rootDirectory, layersFolder), parts.log);
+    const service = new ImageService(parts, settings, store);
+    await service.#load();
+    await sweepScratch(join(settings.rootDirectory, importFolder));
+    await store.collect((key) => service.#index.isNeeded(key));
+    return service;
+  }
+
+  async pull(
+    ctx: Context,
+    reference: string,
+    credentials?: RegistryCredentials,
+    progress?: PullListener,
+  ): Promise<ImageRecord> {
+    const name = parseReference(reference);
+    return this.#work(ctx, async (inner) => {
+      const source = this.#parts.registry.open(credentials);
+      tellResolving(progress);
+      const resolved = await resolveImage(inner, source, name, this.#settings.platform);
+      const digest = `${familiarBase(name)}@${resolved.digest}`;
+      const naming = { tag: name.tag === undefined ? undefined : formatReference(name), digest };
+      return this.#take(inner, source, name, resolved, naming, progress);
+    });
+  }
+
+  async import(
+    ctx: Context,
+    path: string,
+    name: string | undefined,
+    progress?: PullListener,
+  ): Promise<ImageRecord[]> {
+    if (name !== undefined) parseReference(name);
+    return this.#work(ctx, async (inner) => {
+      tellResolving(progress);
+      const scratch = join(this.#settings.rootDirectory, importFolder);
+      const archive = await openArchive(inner, path, scratch, this.#settings.freeBytesMin);
+      try {
+        const records: ImageRecord[] = [];
+        for (const image of archive.images(name))
+          records.push(await this.#takeFromArchive(inner, archive.source, image, progress));
+        return records;
+      } finally {
+        await archive.close();
+      }
+    });
+  }
+
+  find(reference: string): ImageRecord | undefined {
+    return this.#index.find(reference);
+  }
+
+  resolve(reference: string): ImageRecord {
+    const record = this.#index.find(reference);
+    if (record === undefined)
+      throw new HerkosError(
+        'NotFound',
+        `image '${reference.slice(0, 300)}' is not on this node; pull it first`,
+      );
+    return record;
+  }
+
+  list(): readonly ImageRecord[] {
+    return this.#index.list();
+  }
+
+  /** @throws HerkosError `FailedPrecondition` for a pinned image. */
+  async remove(_ctx: Context, reference: string): Promise<void> {
+    const record = this.#index.find(reference);
+    if (record === undefined) return;
+    if (record.pinned)
+      throw new HerkosError(
+        'FailedPrecondition',
+        `image ${record.repoTags[0] ?? record.id} is pinned by the configuration`,
+      );
+    await this.#lock.run(background(), recordsKey, async () => {
+      await this.#parts.images.delete(record.id);
+      this.#index.delete(record.id);
+    });
+    await this.#collect();
+  }
+
+  async usage(): Promise<ImageUsage> {
+    const { usedBytes, inodes } = await this.#store.usage();
+    return { mountpoint: this.#settings.rootDirectory, usedBytes, inodesUsed: inodes };
+  }
+
+  parseName(reference: string): ImageName {
+    return parseReference(reference);
+  }
+
+  /** Calling it again for the same owner and image gives the same devices, also after a restart or RemoveImage. */
+  async hold(imageId: string, owner: string): Promise<readonly LayerDevice[]> {
+    const known = this.#index.hold(owner);
+    const devices = known?.imageId === imageId ? known.devices : this.#index.devicesOf(imageId);
+    if (devices === undefined)
+      throw new HerkosError('NotFound', `image ${imageId} is not on this node; pull it first`);
+    const keys = devices.map((device) => device.key);
+    const unpin = this.#store.pin(keys);
+    try {
+      const missing = await this.#store.missing(keys);
+      if (missing.length > 0)
+        throw new HerkosError(
+          'DataLoss',
+          `image ${imageId} has lost device files; remove it and pull it again`,
+        );
+      if (known?.imageId !== imageId) {
+        const hold: ImageHold = { schemaVersion: 1, id: owner, imageId, devices };
+        await this.#parts.holds.put(hold);
+        this.#index.setHold(hold);
+      }
+    } finally {
+      unpin();
+    }
+    return devices.map(({ key, subdirs }) => ({
+      key,
+      path: this.#store.pathOf(key),
+      sizeBytes: this.#store.sizeOf(key) ?? 0,
+      subdirs,
+    }));
+  }
+
+  async releaseGone(owner: string): Promise<void> {
+    await this.#parts.holds.delete(owner);
+    if (this.#index.hold(owner) === undefined) return;
+    this.#index.deleteHold(owner);
+    await this.#collect();
+  }
+
+  /** Releases what containers hold that do not exist any more; call it when all containers are known. */
+  async sweepHolds(knownOwners: ReadonlySet<string>): Promise<string[]> {
+    const orphans = this.#index
+      .holds()
+      .map((hold) => hold.id)
+      .filter((owner) => !knownOwners.has(owner));
+    for (const owner of orphans) await this.releaseGone(owner);
+    return orphans;
+  }
+
+  async readFile(imageId: string, path: string, bytesMax: number): Promise<Buffer | undefined> {
+    const devices = this.#index.devicesOf(imageId);
+    if (devices === undefined)
+      throw new HerkosError('NotFound', `image ${imageId} is not on this node; pull it first`);
+    const unpin = this.#store.pin(devices.map((device) => device.key));
+    try {
+      const layers = devices.flatMap(({ key, subdirs }) =>
+        subdirs.map((subdir) => ({ path: this.#store.pathOf(key), subdir })),
+      );
+      return await readFileInLayers(background(), layers, path, bytesMax);
+    } finally {
+      unpin();
+    }
+  }
+
+  /** Stops what is under way, which leaves nothing behind, and takes no more. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const working = [...this.#working];
+    for (const [, ctx] of working) ctx.cancel(new HerkosError('Unavailable', 'the daemon is stopping'));
+    await Promise.allSettled(working.map(([work]) => work));
+  }
+
+  async #work<T>(ctx: Context, body: (inner: Context) => Promise<T>): Promise<T> {
+    if (this.#closed) throw new HerkosError('Unavailable', 'the daemon is stopping');
+    throwIfDone(ctx);
+    const inner = withCancel(ctx);
+    const work = body(inner);
+    this.#working.set(work, inner);
+    try {
+      return await work;
+    } finally {
+      this.#working.delete(work);
+      inner.cancel();
+    }
+  }
+
+  async #takeFromArchive(
+    ctx: Context,
+    source: ImageSource,
+    image: ArchiveImage,
+    progress: PullListener | undefined,
+  ): Promise<ImageRecord> {
+    const resolved = await resolveImage(ctx, source, image.lookup, this.#settings.platform);
+    // What was put together from a Docker archive has a digest that no registry knows: it is not one to show.
+    const base = image.name === undefined || image.synthetic ? undefined : familiarBase(image.name);
+    const naming = {
+      tag: image.name?.tag === undefined ? undefined : formatReference(image.name),
+      digest: base === undefined ? undefined : `${base}@${resolved.digest}`,
+    };
+    return this.#take(ctx, source, image.lookup, resolved, naming, progress);
+  }
+
+  /** Brings a resolved image's files and record onto the disk. */
+  async #take(
+    ctx: Context,
+    source: ImageSource,
+    name: ImageName,
+    resolved: ResolvedImage,
+    naming: Naming,
+    progress: PullListener | undefined,
+  ): Promise<ImageRecord> {
+    const plan = planDevices(resolved.layers, devicesPerImageMax);
+    const known = this.#index.get(resolved.id);
+    const planned = plan.map((part) => part.device);
+    const knownKeys = (known?.devices ?? []).map((device) => device.key);
+    const unpin = this.#store.pin([...keysOfPlan(plan), ...knownKeys]);
+    try {
+      // Layers compressed in another way may be grouped in another way: what is there is as good.
+      const complete = known !== undefined && (await this.#store.missing(knownKeys)).length === 0;
+      if (!complete) {
+        await this.#store.missing(planned.map((device) => device.key));
+        const missing = layersToFetch(plan, this.#store);
+        const bytes = missing.reduce((sum, layer) => sum + layer.descriptor.sizeBytes, 0);
+        await requireSpace(
+          this.#store.directory,
+          bytes,
+          missing.length === 0 ? 0 : this.#settings.freeBytesMin,
+        );
+        const parts = {
+          store: this.#store,
+          converter: this.#parts.converter,
+          turns: this.#turns,
+          limits: this.#settings.limits,
+        };
+        await fetchLayers(ctx, parts, { source, name, plan, progress });
+      }
+      throwIfDone(ctx);
+      const record = await this.#record(resolved, complete ? known.devices : planned, naming);
+      tellDone(progress, resolved);
+      return record;
+    } finally {
+      unpin();
+      await this.#collect();
+    }
+  }
+
+  /** Writes the record with its new names and takes the tag from the image that had it. */
+  async #record(
+    resolved: ResolvedImage,
+    devices: ImageRecord['devices'],
+    naming: Naming,
+  ): Promise<ImageRecord> {
+    return this.#lock.run(background(), recordsKey, async () => {
+      const before = this.#index.get(resolved.id);
+      const loser = naming.tag === undefined ? undefined : this.#index.idOfName(naming.tag);
+      const repoTags = withName(before?.repoTags, naming.tag);
+      const record: ImageRecord = {
+        schemaVersion: 1,
+        id: resolved.id,
+        repoTags,
+        repoDigests: withName(before?.repoDigests, naming.digest),
+        sizeBytes: resolved.sizeBytes,
+        run: resolved.run,
+        diffIds: resolved.diffIds,
+        devices,
+        pinned: this.#isPinned(repoTags),
+        pulledAt: new Date().toISOString(),
+      };
+      await this.#parts.images.put(record);
+      this.#index.set(record);
+      const other = loser === undefined || loser === record.id ? undefined : this.#index.get(loser);
+      if (other !== undefined) {
+        const repoTags = other.repoTags.filter((tag) => tag !== naming.tag);
+        const left = { ...other, repoTags, pinned: this.#isPinned(repoTags) };
+        await this.#parts.images.put(left);
+        this.#index.set(left);
+      }
+      return record;
+    });
+  }
+
+  async #load(): Promise<void> {
+    const { images, holds, log } = this.#parts;
+    const settled = settleTags(await images.loadAll());
+    for (const record of settled.changed) await images.put(record);
+    for (const record of settled.records) {
+      const missing = record.devices.filter((device) => !this.#store.has(device.key));
+      if (missing.length === 0) {
+        this.#index.set({ ...record, pinned: this.#isPinned(record.repoTags) });
+        continue;
+      }
+      log.warn('an image has lost its device files and is forgotten', {
+        image: record.id,
+        files: missing.length,
+      });
+      await images.delete(record.id);
+    }
+    for (const hold of await holds.loadAll()) this.#index.setHold(hold);
+  }
+
+  /** Garbage is no reason for a call to fail: the next one, or the next start, tries again. */
+  async #collect(): Promise<void> {
+    try {
+      await this.#store.collect((key) => this.#index.isNeeded(key));
+    } catch (error) {
+      this.#parts.log.error('layers that nobody uses could not be removed', { error: messageOf(error) });
+    }
+  }
+
+  #isPinned(tags: readonly string[]): boolean {
+    const pinned = this.#settings.pinnedNames.map((name) => formatReference(parseReference(name)));
+    return tags.some((tag) => pinned.includes(tag));
+  }
+}
+
+function withName(names: readonly string[] | undefined, name: string | undefined): readonly string[] {
+  const known = names ?? [];
+  return name === undefined || known.includes(name) ? known : [...known, name];
+}
+
+function tellResolving(progress: PullListener | undefined): void {
+  progress?.({ phase: 'resolving', layersTotal: 0, layersDone: 0, bytesTotal: 0, bytesDone: 0 });
+}
+
+function tellDone(progress: PullListener | undefined, resolved: ResolvedImage): void {
+  const bytes = resolved.layers.reduce((sum, layer) => sum + layer.descriptor.sizeBytes, 0);
+  const layers = resolved.layers.length;
+  progress?.({ phase: 'done', layersTotal: layers, layersDone: layers, bytesTotal: bytes, bytesDone: bytes });
+}

@@ -1,0 +1,145 @@
+/**
+ * The device files: `<root>/layers/<key>`. A file appears complete and durable or not at all (the
+ * converter writes beside it and renames). It stays while a record or a hold names it or somebody pins it.
+ */
+import { mkdir, readdir, stat, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { syncDirectory, temporarySuffix } from '../base/atomic-file.js';
+import type { Context } from '../base/context.js';
+import { background } from '../base/context.js';
+import { isErrno, messageOf } from '../base/errors.js';
+import { KeyedLock } from '../base/keyed-lock.js';
+import type { Logger } from '../base/logger.js';
+
+const keyPattern = /^[0-9a-f]{64}$/;
+/** `stat` counts blocks of this size whatever the file system's own are (stat(2)). */
+const statBlockBytes = 512;
+
+export class LayerStore {
+  readonly directory: string;
+  readonly #log: Logger;
+  readonly #lock = new KeyedLock();
+  /** Sizes of the finished files by key. */
+  readonly #files = new Map<string, number>();
+  /** How many users keep a file that no record names yet. */
+  readonly #pins = new Map<string, number>();
+
+  private constructor(directory: string, log: Logger) {
+    this.directory = directory;
+    this.#log = log;
+  }
+
+  /** Reads the directory and removes what crashed conversions left. Nobody else may write there. */
+  static async open(directory: string, log: Logger): Promise<LayerStore> {
+    const store = new LayerStore(directory, log);
+    await mkdir(directory, { recursive: true, mode: 0o711 });
+    for (const entry of await readdir(directory, { withFileTypes: true })) {
+      const path = join(directory, entry.name);
+      if (keyPattern.test(entry.name) && entry.isFile())
+        store.#files.set(entry.name, (await stat(path)).size);
+      else if (entry.name.endsWith(temporarySuffix) && entry.isFile()) {
+        log.info('a half-written layer is removed', { path });
+        await unlink(path);
+      } else log.warn('a file in the layer store is not ours and was left alone', { path });
+    }
+    await syncDirectory(directory);
+    return store;
+  }
+
+  has(key: string): boolean {
+    return this.#files.has(key);
+  }
+
+  pathOf(key: string): string {
+    return join(this.directory, key);
+  }
+
+  sizeOf(key: string): number | undefined {
+    return this.#files.get(key);
+  }
+
+  /** Keeps files, present or to come, from being collected until the returned function is called. */
+  pin(keys: readonly string[]): () => void {
+    for (const key of keys) this.#pins.set(key, (this.#pins.get(key) ?? 0) + 1);
+    let pinned = true;
+    return () => {
+      if (!pinned) return;
+      pinned = false;
+      for (const key of keys) {
+        const left = (this.#pins.get(key) ?? 1) - 1;
+        if (left === 0) this.#pins.delete(key);
+        else this.#pins.set(key, left);
+      }
+    };
+  }
+
+  /** Has `make` write the file unless it is there; whoever asks for the same key meanwhile waits for it. */
+  async ensure(ctx: Context, key: string, make: (path: string) => Promise<void>): Promise<void> {
+    await this.#lock.run(ctx, key, async () => {
+      if (this.#files.has(key)) return;
+      const path = this.pathOf(key);
+      await make(path);
+      this.#files.set(key, (await stat(path)).size);
+    });
+  }
+
+  /** Forgets files that somebody else removed; returns the keys of `keys` that are gone. */
+  async missing(keys: readonly string[]): Promise<string[]> {
+    const gone: string[] = [];
+    for (const key of keys) {
+      const size = await sizeOnDisk(this.pathOf(key));
+      if (size !== undefined && size === this.#files.get(key)) continue;
+      this.#files.delete(key);
+      gone.push(key);
+    }
+    return gone;
+  }
+
+  /** Removes the files that are neither needed nor pinned; a file that cannot be removed is logged and tried next time. */
+  async collect(isNeeded: (key: string) => boolean): Promise<void> {
+    const idle = (key: string): boolean => !this.#pins.has(key) && !isNeeded(key);
+    let removed = 0;
+    for (const key of [...this.#files.keys()].filter(idle)) {
+      await this.#lock.run(background(), key, async () => {
+        // Somebody may have come to need it while this waited.
+        if (!idle(key) || !this.#files.has(key)) return;
+        try {
+          this.#files.delete(key);
+          await unlink(this.pathOf(key));
+          removed += 1;
+        } catch (error) {
+          if (isErrno(error, 'ENOENT')) return;
+          this.#log.error('a layer that nobody uses could not be removed', { key, error: messageOf(error) });
+        }
+      });
+    }
+    if (removed > 0) await syncDirectory(this.directory);
+  }
+
+  /** Bytes on the disk and number of files, unfinished ones included. */
+  async usage(): Promise<{ usedBytes: number; inodes: number }> {
+    let usedBytes = 0;
+    let inodes = 1;
+    for (const name of await readdir(this.directory)) {
+      try {
+        const { blocks } = await stat(join(this.directory, name));
+        usedBytes += blocks * statBlockBytes;
+        inodes += 1;
+      } catch (error) {
+        // It went while we looked.
+        if (!isErrno(error, 'ENOENT')) throw error;
+      }
+    }
+    return { usedBytes, inodes };
+  }
+}
+
+async function sizeOnDisk(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}

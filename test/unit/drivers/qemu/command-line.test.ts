@@ -1,0 +1,108 @@
+import { expect } from 'chai';
+
+import { commandLine, optionValue, processName } from '../../../../lib/drivers/qemu/command-line.js';
+import type { MachineSpec } from '../../../../lib/drivers/qemu/command-line.js';
+import { jailCommand } from '../../../../lib/drivers/qemu/jail.js';
+import { RunDirectory } from '../../../../lib/drivers/qemu/run-dir.js';
+import { portCountMax, portPlace } from '../../../../lib/drivers/qemu/topology.js';
+
+const id = 'a1'.repeat(32);
+const settings = { portCount: 10, tbSizeMib: 32, layerDevice: 'virtio-pmem', console: false } as const;
+
+const spec: MachineSpec = {
+  processName: processName('test', id),
+  shape: { vcpus: 2, memoryMib: 256 },
+  accelerator: 'tcg',
+  guest: { kernel: '/k', initramfs: '/i', root: '/r', commandLine: 'quiet', digest: 'x' },
+  guestRootBytes: 4 * 1024 * 1024,
+  paths: new RunDirectory('/run/herkos').pathsOf(id),
+};
+
+/** The values of every use of an option. */
+function values(args: readonly string[], option: string): string[] {
+  return args.filter((_, at) => args[at - 1] === option);
+}
+
+describe('qemu command line', () => {
+  it('denies what QEMU never needs', () => {
+    const args = commandLine(settings, spec);
+    expect(values(args, '-sandbox')).to.deep.equal([
+      'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny',
+    ]);
+    expect(args).to.include.members(['-nodefaults', '-no-user-config', '-no-reboot', '-S']);
+    expect(values(args, '-machine')[0]).to.include('mem-merge=off').and.include('dump-guest-core=off');
+    expect(args.filter((arg) => arg.includes('netdev') || arg.includes('usb-'))).to.deep.equal([]);
+  });
+
+  it('opens the guest root for reading only and tells the guest where it is', () => {
+    const args = commandLine(settings, spec);
+    expect(values(args, '-object')).to.include(
+      'memory-backend-file,id=root,mem-path=/r,size=4194304,share=on,readonly=on',
+    );
+    expect(values(args, '-append')).to.deep.equal(['quiet swiotlb=noforce herkos.root=pci0:2.0']);
+  });
+
+  it('puts the root ports at fixed places', () => {
+    const ports = values(commandLine(settings, spec), '-device').filter((arg) => arg.startsWith('pcie'));
+    expect(ports.map((port) => /addr=([^,]+)/.exec(port)?.[1])).to.deep.equal([
+      '4.0',
+      '4.1',
+      '4.2',
+      '4.3',
+      '4.4',
+      '4.5',
+      '4.6',
+      '4.7',
+      '5.0',
+      '5.1',
+    ]);
+    const slots = Array.from({ length: portCountMax }, (_, index) => portPlace(index).slot);
+    // Decimal and hexadecimal readers must see the same place.
+    expect(Math.max(...slots)).to.be.lessThan(10);
+  });
+
+  it('has a console only when it is asked for', () => {
+    expect(commandLine(settings, spec)).not.to.include('-serial');
+    const debugged = commandLine({ ...settings, console: true }, spec);
+    expect(debugged).to.include('-serial');
+    expect(values(debugged, '-append')[0]).to.include('console=ttyS0');
+  });
+
+  it('refuses sizes and counts that make no machine', () => {
+    for (const shape of [
+      { vcpus: 0, memoryMib: 256 },
+      { vcpus: 1.5, memoryMib: 256 },
+      { vcpus: 65, memoryMib: 256 },
+    ])
+      expect(() => commandLine(settings, { ...spec, shape })).to.throw('vCPUs');
+    for (const portCount of [0, portCountMax + 1])
+      expect(() => commandLine({ ...settings, portCount }, spec)).to.throw('root ports');
+  });
+
+  it('keeps a comma in a path from becoming an option', () => {
+    expect(optionValue('/run/a,server=off')).to.equal('/run/a,,server=off');
+    expect(() => optionValue('/run/a\nb')).to.throw('control characters');
+  });
+
+  it('hands values to the jail as arguments, never as script', () => {
+    const evil = '$(touch /tmp/evil); `id`';
+    const { args } = jailCommand({
+      uid: 1000,
+      sharedGid: 2000,
+      netnsPath: evil,
+      procsFiles: [evil, '/b'],
+      deviceDirectory: '/dev',
+      program: 'qemu',
+      args: ['-name', evil],
+    });
+    const script = args[args.indexOf('-c') + 1];
+    expect(script).not.to.include('touch');
+    expect(args.filter((arg) => arg === evil)).to.have.length(3);
+    expect(args.slice(-3)).to.deep.equal(['qemu', '-name', evil]);
+  });
+
+  it('refuses run directories whose sockets would have too long names', () => {
+    expect(() => new RunDirectory(`/run/${'x'.repeat(40)}`)).to.throw('too long');
+    expect(() => new RunDirectory('/run/herkos').pathsOf('../../etc')).to.throw('not a VM id');
+  });
+});
