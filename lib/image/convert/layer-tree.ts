@@ -33,6 +33,11 @@ export function componentsOf(name: string, absolute: 'refuse' | 'strip'): string
   return components;
 }
 
+/** A name that shares no memory with the longer string it was cut from, which would stay in memory with it. */
+function ownName(name: string): string {
+  return Buffer.from(name, 'latin1').toString('latin1');
+}
+
 /** Called for each directory that comes to be without an entry of its own. */
 export type OnImplied = (name: string) => void;
 
@@ -114,7 +119,7 @@ export class LayerTree {
     const made = defaultDirectory();
     // The layer deletes the lower one and brings a new one: nothing of the lower may shine through.
     if (existing !== undefined) this.markOpaque(made);
-    parent.children?.set(name, made);
+    parent.children?.set(ownName(name), made);
     return made;
   }
 
@@ -128,13 +133,13 @@ export class LayerTree {
       }
       if (isWhiteout(existing)) this.markOpaque(node);
     }
-    parent.children?.set(name, node);
+    parent.children?.set(ownName(name), node);
   }
 
   /** Hides `name` of the lower layers; what this layer brings itself stays (image-spec: only lower layers are affected). */
   whiteout(parent: ErofsNode, name: string, node: ErofsNode): void {
     const existing = parent.children?.get(name);
-    if (existing === undefined) parent.children?.set(name, node);
+    if (existing === undefined) parent.children?.set(ownName(name), node);
     else if (existing.isDirectory) this.markOpaque(existing);
   }
 }

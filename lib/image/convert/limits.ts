@@ -6,7 +6,7 @@ export const defaultConvertLimits: ConvertLimits = {
   uncompressedBytesMax: 64 * GIB,
   ratioMax: 200,
   ratioGraceBytes: GIB,
-  entriesMax: 4_000_000,
+  entriesMax: 2_000_000,
   metadataBytesMax: 512 * MIB,
   deviceBytesMax: 64 * GIB,
 };

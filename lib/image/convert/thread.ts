@@ -14,8 +14,10 @@ const queueBytesMax = 8 * 1024 * 1024;
 const messageBytes = 512 * 1024;
 /** A thread that does not answer an abort in this time is ended. */
 const abortTimeoutMs = 2000;
-/** Heap of one thread: a layer whose metadata needs more is refused by the engine, not by the kernel's OOM killer. */
-const heapMib = 2048;
+/** Heap of one thread (an entry takes about 240 bytes of it): a layer that needs more fails alone. */
+const heapMib = 1536;
+/** The default lets garbage grow to a multiple of what a conversion needs. */
+const youngHeapMib = 8;
 
 interface Running {
   readonly job: number;
@@ -46,7 +48,7 @@ export class ConvertThread {
 
   constructor() {
     this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
-      resourceLimits: { maxOldGenerationSizeMb: heapMib },
+      resourceLimits: { maxOldGenerationSizeMb: heapMib, maxYoungGenerationSizeMb: youngHeapMib },
     });
     this.#worker.on('message', (message: FromWorker) => {
       this.#onMessage(message);

@@ -61,13 +61,19 @@ export function layoutOf(node: ErofsNode, common: CommonTime): InodeLayout {
   const compact = isCompact(node, common);
   const recordBytes = compact ? compactInodeBytes : extendedInodeBytes;
   const attributes = xattrAreaBytes(node);
-  const base = { compact, recordBytes, xattrBytes: attributes };
-  if (node.chunks !== undefined)
-    return { ...base, layout: layouts.chunks, tailBytes: 4 * node.chunks.blocks.length };
-  const tail = hasTail(node) ? node.size % blockBytes : 0;
-  if (tail > 0 && recordBytes + attributes + tail <= blockBytes)
-    return { ...base, layout: layouts.inline, tailBytes: tail };
-  return { ...base, layout: layouts.plain, tailBytes: 0 };
+  let layout: number = layouts.plain;
+  let tailBytes = 0;
+  if (node.chunks !== undefined) {
+    layout = layouts.chunks;
+    tailBytes = 4 * node.chunks.blocks.length;
+  } else if (hasTail(node)) {
+    const tail = node.size % blockBytes;
+    if (tail > 0 && recordBytes + attributes + tail <= blockBytes) {
+      layout = layouts.inline;
+      tailBytes = tail;
+    }
+  }
+  return { compact, layout, recordBytes, xattrBytes: attributes, tailBytes };
 }
 
 function hasTail(node: ErofsNode): boolean {

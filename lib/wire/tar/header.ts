@@ -43,13 +43,21 @@ export function textField(block: Buffer, start: number, length: number): string 
 export function numberField(block: Buffer, start: number, length: number, what: string): number {
   const first = block[start] ?? 0;
   if ((first & 0x80) !== 0) return base256(block, start, length, what);
-  const digits = block
-    .toString('latin1', start, start + length)
-    .replaceAll('\0', ' ')
-    .trim();
-  if (digits === '') return 0;
-  if (!/^[0-7]+$/.test(digits)) throw broken(`the ${what} field is not a number`);
-  return Number.parseInt(digits, 8);
+  let at = start;
+  const end = start + length;
+  while (at < end && isBlank(block[at])) at += 1;
+  let value = 0;
+  for (; at < end && !isBlank(block[at]); at += 1) {
+    const digit = (block[at] ?? 0) - 0x30;
+    if (digit < 0 || digit > 7) throw broken(`the ${what} field is not a number`);
+    value = value * 8 + digit;
+  }
+  for (; at < end; at += 1) if (!isBlank(block[at])) throw broken(`the ${what} field is not a number`);
+  return value;
+}
+
+function isBlank(byte: number | undefined): boolean {
+  return byte === 0 || byte === 0x20;
 }
 
 function base256(block: Buffer, start: number, length: number, what: string): number {
