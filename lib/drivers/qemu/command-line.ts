@@ -46,7 +46,7 @@ export function commandLine(settings: MachineSettings, spec: MachineSpec): strin
     ...bareMachine(settings, spec),
     ...processor(spec),
     ...memory(settings.layerDevice, spec.shape.memoryMib),
-    ...kernel(spec),
+    ...kernel(settings, spec),
     ...monitor(spec.paths),
     ...agentPort(spec.paths),
     ...['-device', `virtio-rng-pci,addr=${hex(entropySlot)},disable-legacy=on,max-bytes=65536,period=1000`],
@@ -109,15 +109,19 @@ function memory(layerDevice: LayerDeviceKind, memoryMib: number): string[] {
   ];
 }
 
-function kernel(spec: MachineSpec): string[] {
-  const root =
-    spec.guest.root === undefined
-      ? ''
-      : ` herkos.root=pci0:${placeText({ slot: rootImageSlot, function: 0 })}`;
-  return [
-    ...['-kernel', spec.guest.kernel, '-initrd', spec.guest.initramfs],
-    ...['-append', `${spec.guest.commandLine}${root}`],
+function kernel(settings: MachineSettings, spec: MachineSpec): string[] {
+  const words = [
+    spec.guest.commandLine,
+    // Room for hot-plugged memory above 4 GiB makes Linux set 64 MiB aside for bounce buffers, which
+    // virtio devices, all of them 64 bit wide, never use.
+    'swiotlb=noforce',
+    ...(spec.guest.root === undefined
+      ? []
+      : [`herkos.root=pci0:${placeText({ slot: rootImageSlot, function: 0 })}`]),
+    // The last word of a kind counts.
+    ...(settings.console ? ['console=ttyS0', '8250.nr_uarts=1', 'loglevel=4'] : []),
   ];
+  return ['-kernel', spec.guest.kernel, '-initrd', spec.guest.initramfs, '-append', words.join(' ')];
 }
 
 function monitor(paths: VmPaths): string[] {

@@ -24,7 +24,7 @@ describe('device book', () => {
             const entry = book.entries[victim];
             if (entry !== undefined && victim > 2) book.remove(entry);
             try {
-              book.add(kind as DeviceEntry['kind'], ['k'], 'o');
+              book.add(kind, ['k'], 'o');
             } catch (error) {
               expect(error).to.have.property('class', 'ResourceExhausted');
             }
