@@ -5,30 +5,27 @@ import { isDigest } from '../wire/oci/digest.js';
 import { formatReference, parseReference } from '../wire/oci/reference.js';
 import { idPrefixLengthMin } from './settings.js';
 
-/** Who keeps an image's files; one file each, so that holds survive a restart as containers do. */
-export interface ImageHold {
-  readonly schemaVersion: 1;
-  /** The container. */
-  readonly id: string;
-  readonly imageId: string;
-  /** Copied: the record may be removed while the container lives. */
-  readonly devices: readonly ImageDevice[];
-}
-
 export class ImageIndex {
   readonly #images = new Map<string, ImageRecord>();
   /** Image ids by tag and by `name@digest`. */
   readonly #names = new Map<string, string>();
-  readonly #holds = new Map<string, ImageHold>();
-  /** Records and holds that name a device file. */
+  /** Image ids by owner: which container keeps which image. */
+  readonly #holds = new Map<string, string>();
+  /** Records that name a device file. */
   readonly #uses = new Map<string, number>();
 
   get(id: string): ImageRecord | undefined {
     return this.#images.get(id);
   }
 
+  /** What clients see. */
   list(): readonly ImageRecord[] {
-    return [...this.#images.values()];
+    return [...this.#images.values()].filter((record) => record.removed !== true);
+  }
+
+  /** Images that nobody sees and nobody holds. */
+  abandoned(): readonly ImageRecord[] {
+    return [...this.#images.values()].filter((record) => record.removed === true && !this.isHeld(record.id));
   }
 
   set(record: ImageRecord): void {
@@ -57,42 +54,26 @@ export class ImageIndex {
    * @throws HerkosError `InvalidArgument` when the beginning fits several ids.
    */
   find(reference: string): ImageRecord | undefined {
-    const byId = this.#images.get(reference) ?? this.#images.get(`sha256:${reference}`);
+    const byId = this.#visible(reference) ?? this.#visible(`sha256:${reference}`);
     if (byId !== undefined || isDigest(reference)) return byId;
     const name = canonicalName(reference);
     const id = name === undefined ? undefined : this.#names.get(name);
-    return id === undefined ? this.#byPrefix(reference) : this.#images.get(id);
+    return id === undefined ? this.#byPrefix(reference) : this.#visible(id);
   }
 
-  hold(owner: string): ImageHold | undefined {
-    return this.#holds.get(owner);
-  }
-
-  holds(): readonly ImageHold[] {
-    return [...this.#holds.values()];
-  }
-
-  setHold(hold: ImageHold): void {
-    this.deleteHold(hold.id);
-    this.#holds.set(hold.id, hold);
-    this.#count(hold.devices, 1);
+  setHold(owner: string, imageId: string): void {
+    this.#holds.set(owner, imageId);
   }
 
   deleteHold(owner: string): void {
-    const hold = this.#holds.get(owner);
-    if (hold === undefined) return;
     this.#holds.delete(owner);
-    this.#count(hold.devices, -1);
   }
 
-  /** Devices of an image that is recorded, or removed but held. */
-  devicesOf(imageId: string): readonly ImageDevice[] | undefined {
-    const record = this.#images.get(imageId);
-    if (record !== undefined) return record.devices;
-    return this.holds().find((hold) => hold.imageId === imageId)?.devices;
+  isHeld(imageId: string): boolean {
+    return [...this.#holds.values()].includes(imageId);
   }
 
-  /** Does a record or a hold count on this device file? */
+  /** Does a record count on this device file? */
   isNeeded(key: string): boolean {
     return (this.#uses.get(key) ?? 0) > 0;
   }
@@ -103,6 +84,11 @@ export class ImageIndex {
       if (uses === 0) this.#uses.delete(key);
       else this.#uses.set(key, uses);
     }
+  }
+
+  #visible(id: string): ImageRecord | undefined {
+    const record = this.#images.get(id);
+    return record?.removed === true ? undefined : record;
   }
 
   #byPrefix(reference: string): ImageRecord | undefined {

@@ -1,6 +1,8 @@
 /**
  * The images of this node. What is on the disk leads: a device file is durable before the record that
  * names it, a record is gone before its files go, and what nothing names is garbage at the next start.
+ * Holds are in memory: after a restart the containers that are known hold theirs again, and then
+ * `collectGarbage` removes what was kept only for containers that are gone.
  */
 import { join } from 'node:path';
 
@@ -11,8 +13,8 @@ import { KeyedLock } from '../base/keyed-lock.js';
 import type { Logger } from '../base/logger.js';
 import { Semaphore } from '../base/semaphore.js';
 import type { ImageUsage, Images, PullListener } from '../cri/ports.js';
-import type { ImageRecord, LayerDevice } from '../model/image.js';
-import type { PodImages, RecordStore } from '../pod/ports.js';
+import type { ImageDevice, ImageRecord, LayerDevice } from '../model/image.js';
+import type { PodImages } from '../pod/ports.js';
 import { familiarBase, formatReference, parseReference } from '../wire/oci/reference.js';
 import type { ImageName } from '../wire/oci/types.js';
 import type { ArchiveImage } from './archive/archive-image.js';
@@ -22,7 +24,6 @@ import type { LayerConverter } from './convert/types.js';
 import { fetchLayers, keysOfPlan, layersToFetch } from './fetch-layers.js';
 import { requireSpace } from './free-space.js';
 import { planDevices } from './group.js';
-import type { ImageHold } from './image-index.js';
 import { ImageIndex, settleTags } from './image-index.js';
 import { LayerStore } from './layer-store.js';
 import type { ImageSource, ImageStore, RegistryClient, RegistryCredentials } from './ports.js';
@@ -34,9 +35,9 @@ import { devicesPerImageMax } from './settings.js';
 export interface ImageParts {
   readonly registry: RegistryClient;
   readonly converter: LayerConverter;
-  readonly images: ImageStore;
-  readonly holds: RecordStore<ImageHold>;
-  readonly log: Logger;
+  readonly store: ImageStore;
+  readonly logger: Logger;
+  readonly settings: ImageSettings;
 }
 
 /** What an image is to be called; undefined for one that came without a name. */
@@ -53,28 +54,49 @@ const recordsKey = 'records';
 export class ImageService implements Images, PodImages {
   readonly #parts: ImageParts;
   readonly #settings: ImageSettings;
-  readonly #store: LayerStore;
+  readonly #layers: LayerStore;
   readonly #index = new ImageIndex();
   readonly #turns: Semaphore;
   readonly #lock = new KeyedLock();
   readonly #working = new Map<Promise<unknown>, CancellableContext>();
+  /** Before that, an image that nobody holds may yet be held. */
+  #recovered = false;
   #closed = false;
 
-  private constructor(parts: ImageParts, settings: ImageSettings, store: LayerStore) {
+  constructor(parts: ImageParts) {
+    const { settings, logger } = parts;
     this.#parts = parts;
     this.#settings = settings;
-    this.#store = store;
+    this.#layers = new LayerStore(join(settings.rootDirectory, layersFolder), settings.readersGid, logger);
     this.#turns = new Semaphore(settings.layersAtATime);
   }
 
-  /** Loads what is there, forgets images whose files are gone, and removes what crashes left. */
-  static async open(parts: ImageParts, settings: ImageSettings): Promise<ImageService> {
-    const store = await LayerStore.open(join(settings.rootDirectory, layersFolder), parts.log);
-    const service = new ImageService(parts, settings, store);
-    await service.#load();
-    await sweepScratch(join(settings.rootDirectory, importFolder));
-    await store.collect((key) => service.#index.isNeeded(key));
-    return service;
+  /** Loads what is there, forgets images whose files are gone, and removes what crashed pulls left. Call it first. */
+  async load(): Promise<void> {
+    const { store, logger } = this.#parts;
+    await this.#layers.load();
+    await sweepScratch(join(this.#settings.rootDirectory, importFolder));
+    const settled = settleTags(await store.loadAll());
+    for (const record of settled.changed) await store.put(record);
+    for (const record of settled.records) {
+      const missing = record.devices.filter((device) => !this.#layers.has(device.key));
+      if (missing.length === 0) {
+        this.#index.set({ ...record, pinned: this.#isPinned(record.repoTags) });
+        continue;
+      }
+      logger.warn('an image has lost its device files and is forgotten', {
+        image: record.id,
+        files: missing.length,
+      });
+      await store.delete(record.id);
+    }
+    await this.#collect();
+  }
+
+  /** Removes what was kept for containers that are gone. Call it when every known container holds its image again. */
+  async collectGarbage(): Promise<void> {
+    this.#recovered = true;
+    await this.#forgetAbandoned();
   }
 
   async pull(
@@ -144,14 +166,22 @@ export class ImageService implements Images, PodImages {
         `image ${record.repoTags[0] ?? record.id} is pinned by the configuration`,
       );
     await this.#lock.run(background(), recordsKey, async () => {
-      await this.#parts.images.delete(record.id);
-      this.#index.delete(record.id);
+      const current = this.#index.get(record.id);
+      if (current === undefined) return;
+      if (this.#index.isHeld(record.id) || !this.#recovered) {
+        const hidden: ImageRecord = { ...current, repoTags: [], repoDigests: [], removed: true };
+        await this.#parts.store.put(hidden);
+        this.#index.set(hidden);
+      } else {
+        await this.#parts.store.delete(record.id);
+        this.#index.delete(record.id);
+      }
     });
-    await this.#collect();
+    await this.#forgetAbandoned();
   }
 
   async usage(): Promise<ImageUsage> {
-    const { usedBytes, inodes } = await this.#store.usage();
+    const { usedBytes, inodes } = await this.#layers.usage();
     return { mountpoint: this.#settings.rootDirectory, usedBytes, inodesUsed: inodes };
   }
 
@@ -159,62 +189,37 @@ export class ImageService implements Images, PodImages {
     return parseReference(reference);
   }
 
-  /** Calling it again for the same owner and image gives the same devices, also after a restart or RemoveImage. */
+  /** Calling it again, also after a restart or RemoveImage, gives the same devices. */
   async hold(imageId: string, owner: string): Promise<readonly LayerDevice[]> {
-    const known = this.#index.hold(owner);
-    const devices = known?.imageId === imageId ? known.devices : this.#index.devicesOf(imageId);
-    if (devices === undefined)
-      throw new HerkosError('NotFound', `image ${imageId} is not on this node; pull it first`);
-    const keys = devices.map((device) => device.key);
-    const unpin = this.#store.pin(keys);
-    try {
-      const missing = await this.#store.missing(keys);
-      if (missing.length > 0)
-        throw new HerkosError(
-          'DataLoss',
-          `image ${imageId} has lost device files; remove it and pull it again`,
-        );
-      if (known?.imageId !== imageId) {
-        const hold: ImageHold = { schemaVersion: 1, id: owner, imageId, devices };
-        await this.#parts.holds.put(hold);
-        this.#index.setHold(hold);
-      }
-    } finally {
-      unpin();
+    const devices = this.#devicesOf(imageId);
+    this.#index.setHold(owner, imageId);
+    const missing = await this.#layers.missing(devices.map((device) => device.key));
+    if (missing.length > 0) {
+      await this.releaseGone(owner);
+      throw new HerkosError(
+        'DataLoss',
+        `image ${imageId} has lost device files; remove it and pull it again`,
+      );
     }
     return devices.map(({ key, subdirs }) => ({
       key,
-      path: this.#store.pathOf(key),
-      sizeBytes: this.#store.sizeOf(key) ?? 0,
+      path: this.#layers.pathOf(key),
+      sizeBytes: this.#layers.sizeOf(key) ?? 0,
       subdirs,
     }));
   }
 
   async releaseGone(owner: string): Promise<void> {
-    await this.#parts.holds.delete(owner);
-    if (this.#index.hold(owner) === undefined) return;
     this.#index.deleteHold(owner);
-    await this.#collect();
-  }
-
-  /** Releases what containers hold that do not exist any more; call it when all containers are known. */
-  async sweepHolds(knownOwners: ReadonlySet<string>): Promise<string[]> {
-    const orphans = this.#index
-      .holds()
-      .map((hold) => hold.id)
-      .filter((owner) => !knownOwners.has(owner));
-    for (const owner of orphans) await this.releaseGone(owner);
-    return orphans;
+    await this.#forgetAbandoned();
   }
 
   async readFile(imageId: string, path: string, bytesMax: number): Promise<Buffer | undefined> {
-    const devices = this.#index.devicesOf(imageId);
-    if (devices === undefined)
-      throw new HerkosError('NotFound', `image ${imageId} is not on this node; pull it first`);
-    const unpin = this.#store.pin(devices.map((device) => device.key));
+    const devices = this.#devicesOf(imageId);
+    const unpin = this.#layers.pin(devices.map((device) => device.key));
     try {
       const layers = devices.flatMap(({ key, subdirs }) =>
-        subdirs.map((subdir) => ({ path: this.#store.pathOf(key), subdir })),
+        subdirs.map((subdir) => ({ path: this.#layers.pathOf(key), subdir })),
       );
       return await readFileInLayers(background(), layers, path, bytesMax);
     } finally {
@@ -273,21 +278,21 @@ export class ImageService implements Images, PodImages {
     const known = this.#index.get(resolved.id);
     const planned = plan.map((part) => part.device);
     const knownKeys = (known?.devices ?? []).map((device) => device.key);
-    const unpin = this.#store.pin([...keysOfPlan(plan), ...knownKeys]);
+    const unpin = this.#layers.pin([...keysOfPlan(plan), ...knownKeys]);
     try {
       // Layers compressed in another way may be grouped in another way: what is there is as good.
-      const complete = known !== undefined && (await this.#store.missing(knownKeys)).length === 0;
+      const complete = known !== undefined && (await this.#layers.missing(knownKeys)).length === 0;
       if (!complete) {
-        await this.#store.missing(planned.map((device) => device.key));
-        const missing = layersToFetch(plan, this.#store);
+        await this.#layers.missing(planned.map((device) => device.key));
+        const missing = layersToFetch(plan, this.#layers);
         const bytes = missing.reduce((sum, layer) => sum + layer.descriptor.sizeBytes, 0);
         await requireSpace(
-          this.#store.directory,
+          this.#layers.directory,
           bytes,
           missing.length === 0 ? 0 : this.#settings.freeBytesMin,
         );
         const parts = {
-          store: this.#store,
+          store: this.#layers,
           converter: this.#parts.converter,
           turns: this.#turns,
           limits: this.#settings.limits,
@@ -326,45 +331,44 @@ export class ImageService implements Images, PodImages {
         pinned: this.#isPinned(repoTags),
         pulledAt: new Date().toISOString(),
       };
-      await this.#parts.images.put(record);
+      await this.#parts.store.put(record);
       this.#index.set(record);
       const other = loser === undefined || loser === record.id ? undefined : this.#index.get(loser);
       if (other !== undefined) {
         const repoTags = other.repoTags.filter((tag) => tag !== naming.tag);
         const left = { ...other, repoTags, pinned: this.#isPinned(repoTags) };
-        await this.#parts.images.put(left);
+        await this.#parts.store.put(left);
         this.#index.set(left);
       }
       return record;
     });
   }
 
-  async #load(): Promise<void> {
-    const { images, holds, log } = this.#parts;
-    const settled = settleTags(await images.loadAll());
-    for (const record of settled.changed) await images.put(record);
-    for (const record of settled.records) {
-      const missing = record.devices.filter((device) => !this.#store.has(device.key));
-      if (missing.length === 0) {
-        this.#index.set({ ...record, pinned: this.#isPinned(record.repoTags) });
-        continue;
+  /** Forgets removed images when the last container that held them is gone, then their files. */
+  async #forgetAbandoned(): Promise<void> {
+    if (!this.#recovered) return;
+    await this.#lock.run(background(), recordsKey, async () => {
+      for (const { id } of this.#index.abandoned()) {
+        await this.#parts.store.delete(id);
+        this.#index.delete(id);
       }
-      log.warn('an image has lost its device files and is forgotten', {
-        image: record.id,
-        files: missing.length,
-      });
-      await images.delete(record.id);
-    }
-    for (const hold of await holds.loadAll()) this.#index.setHold(hold);
+    });
+    await this.#collect();
   }
 
   /** Garbage is no reason for a call to fail: the next one, or the next start, tries again. */
   async #collect(): Promise<void> {
     try {
-      await this.#store.collect((key) => this.#index.isNeeded(key));
+      await this.#layers.collect((key) => this.#index.isNeeded(key));
     } catch (error) {
-      this.#parts.log.error('layers that nobody uses could not be removed', { error: messageOf(error) });
+      this.#parts.logger.error('layers that nobody uses could not be removed', { error: messageOf(error) });
     }
+  }
+
+  #devicesOf(imageId: string): readonly ImageDevice[] {
+    const record = this.#index.get(imageId);
+    if (record !== undefined) return record.devices;
+    throw new HerkosError('NotFound', `image ${imageId} is not on this node; pull it first`);
   }
 
   #isPinned(tags: readonly string[]): boolean {

@@ -2,7 +2,7 @@
  * The device files: `<root>/layers/<key>`. A file appears complete and durable or not at all (the
  * converter writes beside it and renames). It stays while a record or a hold names it or somebody pins it.
  */
-import { mkdir, readdir, stat, unlink } from 'node:fs/promises';
+import { chown, mkdir, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { syncDirectory, temporarySuffix } from '../base/atomic-file.js';
@@ -19,32 +19,34 @@ const statBlockBytes = 512;
 export class LayerStore {
   readonly directory: string;
   readonly #log: Logger;
+  readonly #readersGid: number | undefined;
   readonly #lock = new KeyedLock();
   /** Sizes of the finished files by key. */
   readonly #files = new Map<string, number>();
   /** How many users keep a file that no record names yet. */
   readonly #pins = new Map<string, number>();
 
-  private constructor(directory: string, log: Logger) {
+  /** @param readersGid the group that may read the files, whose mode is 0440. */
+  constructor(directory: string, readersGid: number | undefined, log: Logger) {
     this.directory = directory;
+    this.#readersGid = readersGid;
     this.#log = log;
   }
 
   /** Reads the directory and removes what crashed conversions left. Nobody else may write there. */
-  static async open(directory: string, log: Logger): Promise<LayerStore> {
-    const store = new LayerStore(directory, log);
+  async load(): Promise<void> {
+    const { directory } = this;
+    const log = this.#log;
     await mkdir(directory, { recursive: true, mode: 0o711 });
     for (const entry of await readdir(directory, { withFileTypes: true })) {
       const path = join(directory, entry.name);
-      if (keyPattern.test(entry.name) && entry.isFile())
-        store.#files.set(entry.name, (await stat(path)).size);
+      if (keyPattern.test(entry.name) && entry.isFile()) await this.#adopt(entry.name);
       else if (entry.name.endsWith(temporarySuffix) && entry.isFile()) {
         log.info('a half-written layer is removed', { path });
         await unlink(path);
       } else log.warn('a file in the layer store is not ours and was left alone', { path });
     }
     await syncDirectory(directory);
-    return store;
   }
 
   has(key: string): boolean {
@@ -78,10 +80,17 @@ export class LayerStore {
   async ensure(ctx: Context, key: string, make: (path: string) => Promise<void>): Promise<void> {
     await this.#lock.run(ctx, key, async () => {
       if (this.#files.has(key)) return;
-      const path = this.pathOf(key);
-      await make(path);
-      this.#files.set(key, (await stat(path)).size);
+      await make(this.pathOf(key));
+      await this.#adopt(key);
     });
+  }
+
+  /** Counts a finished file as ours. The group is set here too: a crash may come between rename and chown. */
+  async #adopt(key: string): Promise<void> {
+    const path = this.pathOf(key);
+    const { size, uid, gid } = await stat(path);
+    if (this.#readersGid !== undefined && gid !== this.#readersGid) await chown(path, uid, this.#readersGid);
+    this.#files.set(key, size);
   }
 
   /** Forgets files that somebody else removed; returns the keys of `keys` that are gone. */

@@ -5,6 +5,8 @@ import type { ConvertLimits } from './convert/types.js';
 export interface ImageSettings {
   /** Device files live in `<root>/layers`, unpacked archives for an import in `<root>/import`. */
   readonly rootDirectory: string;
+  /** Group that VM processes have in common, so that they may read device files; undefined leaves the daemon's. */
+  readonly readersGid?: number;
   /** Layers fetched and converted at a time, over all pulls. */
   readonly layersAtATime: number;
   /** Bounds of one layer; see `ConvertLimits`. */

@@ -29,6 +29,8 @@ export interface ImageRecord {
   readonly devices: readonly ImageDevice[];
   readonly pinned: boolean;
   readonly pulledAt: string;
+  /** RemoveImage was called while containers held the image: nobody sees it, its files stay until they are gone. */
+  readonly removed?: true;
 }
 
 /** Which layers one device file holds. */
