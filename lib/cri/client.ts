@@ -104,14 +104,26 @@ export class SocketClient {
     if (!isServiceError(error)) return new HerkosError('Internal', String(error), { cause: error });
     const errorClass = classOfCode(error.code);
     const reason = error.metadata.get(reasonTrailer)[0]?.toString();
-    const message =
-      error.code === status.UNAVAILABLE && reason === undefined
-        ? `cannot reach ${this.#socketPath}: ${error.details}; does the daemon run, and may you use its socket?`
-        : error.details;
+    const lost = error.code === status.UNAVAILABLE && reason === undefined;
+    const message = lost ? unreachable(this.#socketPath, error.details) : error.details;
     return new HerkosError(errorClass, message, {
       cause: error,
       ...(reason === undefined ? {} : { reason }),
     });
+  }
+}
+
+/** What the transport says, in the words of somebody who can do something about it. */
+function unreachable(socketPath: string, details: string): string {
+  switch (/connect (E[A-Z]+)/.exec(details)?.[1]) {
+    case 'ENOENT':
+      return `there is no socket ${socketPath}; does the daemon run, and does it use this socket?`;
+    case 'ECONNREFUSED':
+      return `nobody serves on ${socketPath}; does the daemon run?`;
+    case 'EACCES':
+      return `you may not use ${socketPath}; only its owner and group may`;
+    default:
+      return `the connection to ${socketPath} was lost: ${details}`;
   }
 }
 

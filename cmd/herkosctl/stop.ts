@@ -1,0 +1,64 @@
+import Long from 'long';
+
+import { HerkosError } from '../../lib/base/errors.js';
+import type { Session } from './session.js';
+import type { Container, Pod, Target } from './targets.js';
+import { allTargets, findTarget } from './targets.js';
+
+export async function stopCommand(
+  session: Session,
+  targets: readonly string[],
+  options: { readonly time: number },
+): Promise<void> {
+  await each(session, targets, 'stopped', async (target) => {
+    if (target.kind === 'container') await stopContainer(session, target, options.time);
+    else await stopPod(session, target, options.time);
+  });
+}
+
+export async function removeCommand(
+  session: Session,
+  targets: readonly string[],
+  options: { readonly force?: boolean },
+): Promise<void> {
+  await each(session, targets, 'removed', async (target) => {
+    const runs = target.kind === 'pod' ? target.ready : target.running;
+    if (runs && options.force !== true)
+      throw new HerkosError(
+        'FailedPrecondition',
+        `${target.kind} ${target.name} is running; stop it first, or use --force`,
+      );
+    if (target.kind === 'pod') await session.slow(session.rpc.removePodSandbox, { podSandboxId: target.id });
+    else await session.slow(session.rpc.removeContainer, { containerId: target.id });
+  });
+}
+
+/** Every container gets its grace period, all at the same time; then the machine goes. */
+export async function stopPod(session: Session, pod: Pick<Pod, 'id'>, graceSeconds: number): Promise<void> {
+  const { containers } = await allTargets(session);
+  const running = containers.filter(({ podId, running: runs }) => podId === pod.id && runs);
+  await Promise.all(running.map((container) => stopContainer(session, container, graceSeconds)));
+  await session.slow(session.rpc.stopPodSandbox, { podSandboxId: pod.id });
+}
+
+async function stopContainer(session: Session, container: Container, graceSeconds: number): Promise<void> {
+  const request = { containerId: container.id, timeout: Long.fromNumber(graceSeconds) };
+  await session.slow(session.rpc.stopContainer, request, graceSeconds * 1000);
+}
+
+/** One after the other, so that an error names the one it is about and the rest stays as it is. */
+async function each(
+  session: Session,
+  targets: readonly string[],
+  done: string,
+  act: (target: Target) => Promise<void>,
+): Promise<void> {
+  const ids: string[] = [];
+  for (const text of targets) {
+    const target = await findTarget(session, text);
+    await act(target);
+    ids.push(target.id);
+    if (session.output.format === 'table') session.output.line(text);
+  }
+  session.output.result({ [done]: ids }, () => undefined);
+}

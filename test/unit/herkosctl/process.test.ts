@@ -1,0 +1,84 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+
+import { expect } from 'chai';
+
+import { projectRoot } from '../../arch/project.js';
+import { Harness } from '../cri/harness.js';
+
+interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** The command as a shell would start it. */
+describe('the process herkosctl', () => {
+  let cri: Harness;
+  before(async () => {
+    cri = await Harness.start();
+  });
+  after(async () => {
+    await cri.stop();
+  });
+
+  const start = async (args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> => {
+    const main = join(projectRoot, 'dist/cmd/herkosctl/main.js');
+    const child = spawn(process.execPath, [main, ...args], {
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let [stdout, stderr] = ['', ''];
+    child.stdout.on('data', (data: Buffer) => (stdout += data.toString()));
+    child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
+    const [code] = (await once(child, 'close')) as [number | null];
+    return { code, stdout, stderr };
+  };
+
+  it('ends with 0, taking the socket from the environment', async () => {
+    const { code, stdout } = await start(['ps', '-o', 'json'], { HERKOS_SOCKET: cri.socketPath });
+    expect([code, stdout]).to.deep.equal([0, '[]\n']);
+  });
+
+  it('ends with 1 and one line when something fails', async () => {
+    const { code, stdout, stderr } = await start(['stop', 'nothing'], {
+      HERKOS_SOCKET: `unix://${cri.socketPath}`,
+    });
+    expect([code, stdout]).to.deep.equal([1, '']);
+    expect(stderr).to.match(/^herkosctl: there is no pod or container 'nothing'[^\n]*\n$/);
+  });
+
+  it('ends with 2 when the command line is wrong', async () => {
+    for (const args of [
+      ['what'],
+      ['run'],
+      ['ps', '--odd'],
+      ['logs', '--tail', 'x', 'y'],
+      ['ps', '-o', 'xml'],
+    ]) {
+      const { code, stderr } = await start(args);
+      expect(code, args.join(' ')).to.equal(2);
+      expect(stderr).to.contain('error:');
+    }
+  });
+
+  it('ends with 125 when it could not run the command', async () => {
+    const { code, stderr } = await start(['exec', '--socket', cri.socketPath, 'nothing', 'ls']);
+    expect(code).to.equal(125);
+    expect(stderr).to.contain("'nothing'");
+  });
+
+  it('ends with the exit code of the command', async () => {
+    await cri.container(await cri.sandbox('web'));
+    cri.pods.exec = () =>
+      Promise.resolve({ exitCode: 42, stdout: Buffer.from('out'), stderr: Buffer.alloc(0) });
+    const { code, stdout } = await start(['--socket', cri.socketPath, 'exec', 'web', 'false']);
+    expect([code, stdout]).to.deep.equal([42, 'out']);
+  });
+
+  it('tells its version and how it is used', async () => {
+    expect((await start(['--version'])).stdout).to.match(/^\d+\.\d+\.\d+\n$/);
+    expect((await start(['--help'])).code).to.equal(0);
+  });
+});
