@@ -85,7 +85,12 @@ export class VmManager implements VmProvider {
       // Without a tap the daemon died before it could start a process.
       if (record === undefined || record.tap === '') return undefined;
       const running = await this.#options.driver.adopt(ctx, record);
-      return running === undefined ? undefined : this.#manage(record, running);
+      if (running === undefined) return undefined;
+      const { pid, processStartTicks } = running;
+      if (record.pid === pid) return this.#manage(record, running);
+      const found = { ...record, pid, processStartTicks };
+      await this.#put(found);
+      return this.#manage(found, running);
     });
   }
 
