@@ -17,6 +17,11 @@ import { findLeftovers, sweepLeftovers } from './leftovers.js';
 
 const readyTimeoutMs = 60_000;
 const stopTimeoutMs = 40_000;
+/**
+ * Proving an accelerator takes a boot, which every daemon of its own would do again; HERKOS_TEST_ACCEL=kvm
+ * runs the tests and benchmarks with hardware acceleration where there is one.
+ */
+export const testAccelerator = process.env['HERKOS_TEST_ACCEL'] === 'kvm' ? 'kvm' : 'tcg';
 const daemonMain = new URL('../../cmd/herkosd/main.js', import.meta.url).pathname;
 
 export interface HerkosdOptions {
@@ -177,7 +182,7 @@ function configText(instance: string, directory: string, extra: Readonly<Record<
       `run_dir = "${join(directory, 'run')}"`,
       'log_level = "debug"',
     ],
-    vm: [`uid_first = ${String(uidFirst)}`, 'uid_count = 60'],
+    vm: [`accel = "${testAccelerator}"`, `uid_first = ${String(uidFirst)}`, 'uid_count = 60'],
     image: [`registries_dir = "${join(directory, 'registries.d')}"`],
     network: [
       `conf_dir = "${join(directory, 'net.d')}"`,
