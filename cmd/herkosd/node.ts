@@ -103,6 +103,7 @@ export async function startNode(
   return {
     async close(): Promise<void> {
       await server.close(drainMs);
+      await images.close();
       await pods.close();
       await vms.release();
       await converter.close();

@@ -1,0 +1,158 @@
+/** `hack/quickstart`, after set-up: a pod in its own VM, on the defaults, pulled from a real registry. */
+import type { ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { once } from 'node:events';
+import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { background } from '../lib/base/context.js';
+import { layersFromDebianPackages, buildLayer, pushImage } from '../test/tools/image-builder.js';
+import { RegistryProcess } from '../test/tools/registry-process.js';
+import { buildTar } from '../test/tools/tar-builder.js';
+
+const socketPath = '/run/herkos/herkos.sock';
+const compiled = resolve(import.meta.dirname, '..');
+const herkosd = join(compiled, 'cmd/herkosd/main.js');
+const herkosctl = join(compiled, 'cmd/herkosctl/main.js');
+const readyTimeoutMs = 60_000;
+const pollMs = 200;
+
+const serve = process.argv.includes('--serve');
+
+function step(text: string): void {
+  console.log(`==> ${text}`);
+}
+
+/** Debian's static busybox with the names of its programs, as an image. */
+async function pushExample(registry: RegistryProcess): Promise<string> {
+  const [busybox] = await layersFromDebianPackages(background(), ['busybox-static']);
+  if (busybox === undefined) throw new Error('the package busybox-static has no content');
+  const names = [
+    'sh',
+    'cat',
+    'echo',
+    'ls',
+    'ps',
+    'sleep',
+    'uname',
+    'hostname',
+    'ip',
+    'mount',
+    'free',
+    'top',
+    'wget',
+  ];
+  const links = await buildLayer(
+    background(),
+    buildTar([
+      ...names.map((name) => ({ name: `bin/${name}`, type: 'symlink' as const, target: 'busybox' })),
+      { name: 'etc/passwd', content: 'root:x:0:0:root:/:/bin/sh\n' },
+      { name: 'etc/group', content: 'root:x:0:\n' },
+      { name: 'tmp', type: 'directory', mode: 0o1777 },
+    ]),
+  );
+  await pushImage(registry.target, 'herkos/example', 'latest', [busybox, links], {
+    Env: ['PATH=/usr/local/bin:/usr/bin:/bin'],
+    Cmd: ['/bin/sh'],
+  });
+  return `${registry.host}/herkos/example:latest`;
+}
+
+/** Runs herkosctl on this terminal. */
+async function ctl(...args: string[]): Promise<void> {
+  console.log(`    $ herkosctl ${args.join(' ')}`);
+  const child = spawn(process.execPath, [herkosctl, ...args], { stdio: 'inherit' });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  if (code !== 0) throw new Error(`herkosctl ${args[0] ?? ''} failed with exit code ${String(code)}`);
+}
+
+/** What herkosctl prints. */
+async function ctlOutput(...args: string[]): Promise<string> {
+  const child = spawn(process.execPath, [herkosctl, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const parts: Buffer[] = [];
+  child.stdout.on('data', (part: Buffer) => parts.push(part));
+  const [code] = (await once(child, 'close')) as [number | null];
+  if (code !== 0) throw new Error(`herkosctl ${args[0] ?? ''} failed with exit code ${String(code)}`);
+  return Buffer.concat(parts).toString('utf8').trim();
+}
+
+async function answers(): Promise<boolean> {
+  const child = spawn(process.execPath, [herkosctl, 'ps'], { stdio: 'ignore' });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  return code === 0;
+}
+
+/** The daemon on its defaults; with --serve it outlives this program. */
+async function startDaemon(logPath: string): Promise<ChildProcess> {
+  const log = openSync(logPath, 'a');
+  const child = spawn(process.execPath, [herkosd], { stdio: ['ignore', log, log], detached: serve });
+  closeSync(log);
+  const until = Date.now() + readyTimeoutMs;
+  while (!(await answers())) {
+    if (child.exitCode !== null || Date.now() > until)
+      throw new Error(`the daemon does not answer:\n${await readFile(logPath, 'utf8')}`);
+    await delay(pollMs);
+  }
+  return child;
+}
+
+async function runPod(image: string): Promise<void> {
+  const logs = join(directory, 'pods');
+  step('a pod in its own VM: pull, boot, create, start');
+  const name = `quickstart-${String(process.pid)}`;
+  await ctl('run', '--detach', '--pull', 'always', '--name', name, '--log-dir', logs, image, 'sleep', '3600');
+  try {
+    step('inside: its own kernel, its own address');
+    await ctl('exec', name, 'uname', '-a');
+    await ctl('exec', name, 'sh', '-c', 'hostname; ip -brief address show 2>/dev/null || ip address show');
+    step('a command that ends: its output is its log');
+    await ctl('run', '--rm', '--quiet', '--log-dir', logs, image, 'echo', 'hello from a virtual machine');
+    await ctl('ps');
+  } finally {
+    step('cleaning up the pod');
+    await ctl('rm', '--force', name);
+  }
+}
+
+const directory = await mkdtemp('/tmp/herkos-quickstart-');
+let registry: RegistryProcess | undefined;
+let daemon: ChildProcess | undefined;
+let failed = false;
+try {
+  if (await answers())
+    throw new Error(`a daemon serves on ${socketPath} already; end it first (it may be from --serve)`);
+  step('a registry on this machine, with an image made of Debian packages');
+  registry = await RegistryProcess.start();
+  const image = await pushExample(registry);
+  console.log(`    ${image}`);
+  step(`herkosd on ${socketPath}`);
+  daemon = await startDaemon(join(directory, 'herkosd.log'));
+  await runPod(image);
+  if (serve) {
+    console.log(`
+herkosd serves on ${socketPath} (pid ${String(daemon.pid)}, log ${join(directory, 'herkosd.log')}).
+Try: crictl -r unix://${socketPath} info
+     crictl -r unix://${socketPath} -i unix://${socketPath} images
+End it with: kill ${String(daemon.pid)}`);
+    daemon.unref();
+  } else {
+    step('removing the image');
+    await ctl('image', 'rm', image);
+    console.log(await ctlOutput('ps'));
+  }
+} catch (error) {
+  failed = true;
+  console.error(`error: ${error instanceof Error ? error.message : String(error)}`);
+} finally {
+  await registry?.stop();
+  if (!serve || failed) {
+    if (daemon?.exitCode === null) {
+      daemon.kill('SIGTERM');
+      await once(daemon, 'exit');
+    }
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+process.exit(failed ? 1 : 0);
