@@ -14,7 +14,6 @@ export default defineConfig(
       'no-fallthrough': 'error',
       'no-loss-of-precision': 'error',
       'no-self-assign': 'error',
-      'no-unmodified-loop-condition': 'error',
       'no-unreachable-loop': 'error',
       'no-unsafe-finally': 'error',
       'no-useless-catch': 'error',
@@ -57,6 +56,9 @@ export default defineConfig(
     rules: {
       'max-lines-per-function': 'off',
       '@typescript-eslint/no-unused-expressions': 'off',
+      // Tests write wire messages by hand, with numbers that no enum has among them.
+      '@typescript-eslint/no-unsafe-enum-assignment': 'off',
+      '@typescript-eslint/unbound-method': 'off',
     },
   },
   {

@@ -71,10 +71,10 @@ export interface Method<RequestSent, Request, ResponseSent, Response, RequestStr
   originalName: string;
   requestStream: RequestStream;
   responseStream: ResponseStream;
-  requestSerialize(message: RequestSent): Buffer;
-  requestDeserialize(wire: Buffer): Request;
-  responseSerialize(message: ResponseSent): Buffer;
-  responseDeserialize(wire: Buffer): Response;
+  requestSerialize(this: void, message: RequestSent): Buffer;
+  requestDeserialize(this: void, wire: Buffer): Request;
+  responseSerialize(this: void, message: ResponseSent): Buffer;
+  responseDeserialize(this: void, wire: Buffer): Response;
 }
 ${all
   .map(
