@@ -3,6 +3,8 @@
  * long. A step that sees `ctx.signal` aborted stops and throws the signal's reason, which is always
  * a HerkosError of class `Cancelled` or `DeadlineExceeded`.
  */
+import { setMaxListeners } from 'node:events';
+
 import { HerkosError } from './errors.js';
 
 export interface Context {
@@ -95,6 +97,8 @@ function reasonOf(signal: AbortSignal): HerkosError {
 
 function derive(parent: Context, timeoutMs: number, what: string): CancellableContext {
   const controller = new AbortController();
+  // A pull of many layers has many waiters on one signal; each of them leaves when it is done.
+  setMaxListeners(0, controller.signal);
   const onParent = (): void => {
     controller.abort(reasonOf(parent.signal));
   };
