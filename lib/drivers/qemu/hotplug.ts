@@ -53,7 +53,7 @@ export class Hotplug {
   }
 
   async plugNic(ctx: Context, mac: string): Promise<void> {
-    await this.#lock.run(ctx, lockKey, async () => {
+    await this.#exclusive(ctx, async () => {
       if (this.#book.plugged('nic', mac) !== undefined) return;
       await this.#plug(ctx, this.#book.add('nic', [mac], podOwner), (entry) =>
         plugNic(entry, this.#options.tap, mac),
@@ -62,7 +62,7 @@ export class Hotplug {
   }
 
   async plugDisk(ctx: Context, owner: string, path: string): Promise<DeviceLocator> {
-    return this.#lock.run(ctx, lockKey, async () => {
+    return this.#exclusive(ctx, async () => {
       const there = this.#book.plugged('disk', path);
       if (there !== undefined) {
         if (there.owners.includes(owner)) return locatorOf(there, 0);
@@ -77,7 +77,7 @@ export class Hotplug {
 
   /** In the order of `layers`. What another owner has plugged is shared. */
   async plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]> {
-    return this.#lock.run(ctx, lockKey, async () => {
+    return this.#exclusive(ctx, async () => {
       const before = this.#book.ownedBy(owner);
       try {
         await this.#plugMissing(ctx, owner, layers);
@@ -99,7 +99,7 @@ export class Hotplug {
    * that does not within the unplug timeout keeps its device, and the port with it, until the VM ends.
    */
   async unplugGone(ctx: Context, owner: string): Promise<void> {
-    const leaving = await this.#lock.run(ctx, lockKey, () => this.#release(owner, this.#book.ownedBy(owner)));
+    const leaving = await this.#exclusive(ctx, () => this.#release(owner, this.#book.ownedBy(owner)));
     if (leaving.length === 0) return;
     const patience = withTimeout(ctx, this.#options.unplugTimeoutMs, 'unplugging');
     try {
@@ -114,7 +114,7 @@ export class Hotplug {
 
   /** After a restart: makes the book agree with what QEMU has, and ends what was half done. */
   async reconcile(ctx: Context): Promise<void> {
-    await this.#lock.run(ctx, lockKey, async () => {
+    await this.#exclusive(ctx, async () => {
       const present = await this.#presentDevices(ctx);
       for (const entry of this.#book.entries) {
         const ids = deviceIds(entry);
@@ -128,6 +128,14 @@ export class Hotplug {
 
   describe(): readonly DeviceEntry[] {
     return this.#book.entries;
+  }
+
+  /**
+   * One change at a time. The caller is let go when its context ends, even if QEMU hangs; what was
+   * begun is finished or undone behind it, before the next change.
+   */
+  async #exclusive<T>(ctx: Context, body: () => Promise<T>): Promise<T> {
+    return abortable(ctx, this.#lock.run(ctx, lockKey, body));
   }
 
   async #plugMissing(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<void> {
@@ -190,7 +198,9 @@ export class Hotplug {
         );
       });
     } catch (error) {
-      this.#warn('cannot undo a failed plug; its port stays in use', error);
+      // A dead VM has no devices to undo.
+      if (classOf(error) !== 'Unavailable')
+        this.#warn('cannot undo a failed plug; its port stays in use', error);
     }
   }
 

@@ -108,15 +108,16 @@ export async function lastWords(path: string): Promise<string> {
       const { size } = await file.stat();
       const length = Math.min(size, lastWordsBytesMax);
       const { buffer } = await file.read(Buffer.alloc(length), 0, length, size - length);
-      // A console's control sequences have no business in the daemon's log.
-      return buffer
-        .toString('utf8')
-        .replace(/[^\P{C}\n]/gu, '')
-        .trim();
+      return printable(buffer.toString('utf8')).trim();
     } finally {
       await file.close();
     }
   } catch {
     return '';
   }
+}
+
+/** A console's control sequences (ECMA-48) have no business in the daemon's log. */
+function printable(text: string): string {
+  return text.replace(/\u001b(?:\[[0-?]*[ -/]*[@-~]|[@-_a-z])/g, '').replace(/[^\P{C}\n]/gu, '');
 }

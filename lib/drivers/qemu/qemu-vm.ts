@@ -97,16 +97,9 @@ export class QemuVm implements RunningVm {
     const { logger, process } = this.#parts;
     switch (event.name) {
       case 'SHUTDOWN': {
-        const reason = String(event.data['reason']);
-        process.hint(
-          reason === 'guest-reset'
-            ? 'the guest reset itself: its kernel panicked or its agent ended'
-            : `QEMU shut down: ${reason}`,
-        );
+        process.hint(shutdownReason(String(event.data['reason'])));
         return;
       }
-      case 'RESUME':
-        return;
       case 'STOP':
         void this.#onStop();
         return;
@@ -151,5 +144,17 @@ export class QemuVm implements RunningVm {
   #close(): void {
     this.#parts.session.destroy();
     this.#parts.closeLog();
+  }
+}
+
+/** QEMU's ShutdownCause (qapi/run-state.json), for people. */
+function shutdownReason(cause: string): string {
+  switch (cause) {
+    case 'guest-reset':
+      return 'the guest reset itself: its kernel panicked or its agent ended';
+    case 'guest-shutdown':
+      return 'the guest shut down';
+    default:
+      return `QEMU shut down: ${cause.slice(0, 100)}`;
   }
 }
