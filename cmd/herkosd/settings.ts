@@ -69,17 +69,18 @@ export function vmSettings({ node, vm }: Config): VmSettings {
 }
 
 export function cniSettings({ node, network }: Config): CniSettings {
+  const defaultNetwork = {
+    name: `${node.instance}-default`,
+    bridge: network.default_bridge,
+    subnets: network.default_subnets,
+  };
   return {
-    ...cniDefaults,
     instance: node.instance,
     confDir: network.conf_dir,
     binDirs: network.bin_dirs,
     stateDir: join(node.state_dir, 'cni'),
-    defaultNetwork: {
-      name: `${node.instance}-default`,
-      bridge: network.default_bridge,
-      subnets: network.default_subnets,
-    },
+    ...(network.built_in ? { defaultNetwork } : {}),
+    pluginTimeoutMs: cniDefaults.pluginTimeoutMs,
     soleRuntime: network.sole_runtime,
   };
 }

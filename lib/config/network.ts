@@ -6,7 +6,11 @@ import { absolutePath } from './values.js';
 export const networkSection = z.strictObject({
   conf_dir: absolutePath.default('/etc/cni/net.d'),
   bin_dirs: z.array(absolutePath).min(1).default(['/opt/cni/bin', '/usr/lib/cni']),
-  /** The built-in network, used only while conf_dir holds no configuration. */
+  /**
+   * Use the built-in network while conf_dir holds no configuration. Switch it off where a network add-on
+   * will bring one: pods that start before it would be on another network for good.
+   */
+  built_in: z.boolean().default(true),
   default_bridge: z
     .string()
     .regex(/^[A-Za-z][\w.-]{0,14}$/, 'an interface name has at most 15 characters')
