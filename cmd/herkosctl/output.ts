@@ -3,6 +3,7 @@
 export interface OutputStream {
   write(text: string | Uint8Array): unknown;
   readonly isTTY?: boolean;
+  readonly columns?: number;
 }
 
 export type OutputFormat = 'table' | 'json';

@@ -7,6 +7,7 @@ type Progress = herkos.admin.v1.ImageProgress;
 
 const { Phase } = herkos.admin.v1.ImageProgress;
 const barWidth = 30;
+const columnsDefault = 80;
 
 /** One line that is drawn over and over on a terminal; elsewhere one line a phase. */
 export class ProgressBar {
@@ -21,7 +22,10 @@ export class ProgressBar {
 
   show(progress: Progress): void {
     const { stderr } = this.#output;
-    if (stderr.isTTY === true) stderr.write(`\r\x1b[K${progressText(this.#title, progress)}`);
+    // A line that wraps could not be drawn over.
+    const columns = (stderr.columns ?? columnsDefault) - 1;
+    if (stderr.isTTY === true)
+      stderr.write(`\r\x1b[K${progressText(this.#title, progress).slice(0, columns)}`);
     else if (this.#phase !== progress.phase) this.#output.note(progressText(this.#title, progress));
     this.#phase = progress.phase;
   }
