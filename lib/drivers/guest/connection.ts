@@ -1,6 +1,7 @@
 import { agent } from '#gen/agent/v1/services.js';
 import type { Context } from '../../base/context.js';
-import { HerkosError } from '../../base/errors.js';
+import { abortable, withTimeout } from '../../base/context.js';
+import { HerkosError, classOf } from '../../base/errors.js';
 import { KIB } from '../../base/units.js';
 import type {
   Guest,
@@ -23,6 +24,8 @@ import { OutputReader } from './output.js';
 /** An id and three numbers. */
 const exitMessageBytesMax = KIB;
 const signalMax = 64;
+/** Between a shutdown's broken answer and the end of the connection. */
+const lostSoonTimeoutMs = 5_000;
 
 /** A guest that has said hello. */
 export class GuestConnection implements Guest {
@@ -100,9 +103,21 @@ export class GuestConnection implements Guest {
     try {
       await this.#link.call(ctx, agent.shutdown, {}, 'shutting the guest down');
     } catch (error) {
-      // A guest that is off cannot say so any more.
-      if (!(error instanceof HerkosError && error.reason === 'GUEST_CONNECTION_LOST')) throw error;
+      // A guest that is going off may cut its answer short: then the connection ends too.
+      if (!['Unavailable', 'Aborted'].includes(classOf(error)) || !(await this.#isLostSoon(ctx))) throw error;
     }
+  }
+
+  async #isLostSoon(ctx: Context): Promise<boolean> {
+    const patience = withTimeout(ctx, lostSoonTimeoutMs, 'the end of the connection');
+    return abortable(patience, this.lost)
+      .then(
+        () => true,
+        () => false,
+      )
+      .finally(() => {
+        patience.cancel();
+      });
   }
 
   close(): Promise<void> {

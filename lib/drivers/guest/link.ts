@@ -28,6 +28,9 @@ const channelOptions: ChannelOptions = {
   'grpc.default_authority': 'localhost',
   'grpc.enable_http_proxy': 0,
   'grpc.enable_retries': 0,
+  // Nothing is retried, so nothing needs to be kept for it; otherwise writes never have to wait, and what
+  // a guest does not read grows without bound.
+  'grpc.per_rpc_retry_buffer_size': 0,
   'grpc.service_config_disable_resolution': 1,
   // Otherwise a new link to the same path would get the old link's connection.
   'grpc.use_local_subchannel_pool': 1,

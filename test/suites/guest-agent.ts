@@ -1,0 +1,263 @@
+/** What every agent of a guest must do, seen through the guest driver; run on the fake and in a real VM. */
+import { expect } from 'chai';
+
+import { background, withCancel, withTimeout } from '../../lib/base/context.js';
+import { HerkosError } from '../../lib/base/errors.js';
+import { newId } from '../../lib/base/ids.js';
+import type { Guest, GuestContainer, GuestExit, OutputStreamName } from '../../lib/pod/ports.js';
+import { guestPrograms } from '../fakes/guest-containers.js';
+import { rejection } from '../tools/rejection.js';
+
+export interface GuestAgentHarness {
+  /** A connection, when there is none: a guest takes one at a time. The harness ends it. */
+  connect(): Promise<Guest>;
+  /** A container's devices and configuration, ready for `createContainer`. */
+  newContainer(args: readonly string[]): Promise<GuestContainer>;
+  /** OCI process object that runs `args` in such a container. */
+  newProcess(args: readonly string[]): Buffer;
+  cleanUp(): Promise<void>;
+}
+
+const ctx = background();
+const signalKill = 9;
+const signalTerm = 15;
+
+export function guestAgentSuite(name: string, makeHarness: () => Promise<GuestAgentHarness>): void {
+  describe(`guest agent: ${name}`, () => {
+    let harness: GuestAgentHarness;
+    let guest: Guest;
+
+    before(async () => {
+      harness = await makeHarness();
+      guest = await harness.connect();
+    });
+
+    after(async () => {
+      await harness.cleanUp();
+    });
+
+    const create = async (args: readonly string[]): Promise<string> => {
+      const container = await harness.newContainer(args);
+      await guest.createContainer(ctx, container);
+      return container.containerId;
+    };
+    const run = async (args: readonly string[]): Promise<string> => {
+      const id = await create(args);
+      await guest.startContainer(ctx, id);
+      return id;
+    };
+
+    podTests(() => guest);
+    lifeTests(() => ({ harness, guest, create, run }));
+    outputTests(() => ({ harness, guest, create, run }));
+    execTests(() => ({ harness, guest, create, run }));
+
+    it('keeps everything while nobody is connected', async () => {
+      const id = await run(guestPrograms.waitForTerm(3));
+      await guest.close();
+      await guest.lost;
+      guest = await harness.connect();
+      const shown = readAll(guest, id, 'stdout');
+      expect((await stateOf(guest, id))?.phase).to.equal('running');
+      await guest.signalContainer(ctx, id, signalTerm, false);
+      expect((await exitOf(guest, id)).exitCode).to.equal(3);
+      expect((await shown).toString()).to.equal('ready\n');
+    });
+
+    it('ends with its guest', async () => {
+      await guest.shutdown(ctx);
+      await guest.lost;
+      expect(await rejection(guest.listContainers(ctx)))
+        .to.be.instanceOf(HerkosError)
+        .with.property('class', 'Unavailable');
+    });
+  });
+}
+
+interface Bench {
+  readonly harness: GuestAgentHarness;
+  readonly guest: Guest;
+  readonly create: (args: readonly string[]) => Promise<string>;
+  readonly run: (args: readonly string[]) => Promise<string>;
+}
+
+function podTests(guest: () => Guest): void {
+  it('says who it is', () => {
+    const { info } = guest();
+    expect(info.agentVersion).to.match(/^\d+\.\d+\.\d+/);
+    expect(info.kernelRelease).to.match(/^\d+\.\d+/);
+    expect(info.ociRuntimeVersion).to.match(/^\d+\.\d+/);
+    expect(info.cpus).to.be.greaterThan(0);
+    expect(info.memoryBytes).to.be.greaterThan(32 * 1024 * 1024);
+  });
+
+  it('sets up a pod, and again', async () => {
+    const setup = {
+      hostname: 'pod-a',
+      hosts: '127.0.0.1 localhost\n',
+      resolvConf: 'nameserver 192.0.2.1\n',
+      interfaces: [],
+      sysctls: { 'net.ipv4.ip_unprivileged_port_start': '80' },
+      shmBytes: 1024 * 1024,
+    };
+    await guest().setupPod(ctx, setup);
+    await guest().setupPod(ctx, setup);
+  });
+
+  it('has never heard of a container that was not made', async () => {
+    const id = newId();
+    expect(await rejection(guest().startContainer(ctx, id))).to.have.property('class', 'NotFound');
+    expect(await rejection(guest().signalContainer(ctx, id, signalTerm, false))).to.have.property(
+      'class',
+      'NotFound',
+    );
+    expect(await rejection(readAll(guest(), id, 'stdout'))).to.have.property('class', 'NotFound');
+    await guest().removeContainerGone(ctx, id);
+  });
+}
+
+function lifeTests(bench: () => Bench): void {
+  it('creates, starts, kills and removes a container', async () => {
+    const { guest, create } = bench();
+    const id = await create(guestPrograms.waitForTerm(0));
+    expect(await stateOf(guest, id)).to.deep.equal({ containerId: id, phase: 'created' });
+    await guest.startContainer(ctx, id);
+    expect((await stateOf(guest, id))?.phase).to.equal('running');
+    await guest.signalContainer(ctx, id, signalKill, false);
+    const exit = await exitOf(guest, id);
+    expect(exit).to.include({ exitCode: 137, oomKilled: false });
+    expect(BigInt(exit.finishedAt) > 0n).to.be.true;
+    expect(await stateOf(guest, id)).to.deep.equal({ containerId: id, phase: 'exited', exit });
+    await guest.removeContainerGone(ctx, id);
+    await guest.removeContainerGone(ctx, id);
+    expect(await stateOf(guest, id)).to.be.undefined;
+  });
+
+  it('tells the exit code to who asks later', async () => {
+    const { guest, run } = bench();
+    const id = await run(guestPrograms.print('', '', 42));
+    expect((await exitOf(guest, id)).exitCode).to.equal(42);
+    expect((await exitOf(guest, id)).exitCode).to.equal(42);
+  });
+
+  it('lets a container end itself on SIGTERM', async () => {
+    const { guest, run } = bench();
+    const id = await run(guestPrograms.waitForTerm(5));
+    // Its first word says that it is ready for the signal.
+    for await (const chunk of guest.readOutput(ctx, id, 'stdout', 0n)) if (chunk.data.length > 0) break;
+    await guest.signalContainer(ctx, id, signalTerm, false);
+    expect((await exitOf(guest, id)).exitCode).to.equal(5);
+  });
+
+  it('refuses a second container of the same id and a second start', async () => {
+    const { harness, guest, run } = bench();
+    const container = await harness.newContainer(guestPrograms.waitForTerm(0));
+    await guest.createContainer(ctx, container);
+    expect(await rejection(guest.createContainer(ctx, container))).to.have.property('class', 'AlreadyExists');
+    await guest.removeContainerGone(ctx, container.containerId);
+    const id = await run(guestPrograms.waitForTerm(0));
+    expect(await rejection(guest.startContainer(ctx, id))).to.have.property('class', 'FailedPrecondition');
+    await guest.removeContainerGone(ctx, id);
+  });
+
+  it('removes a container that runs', async () => {
+    const { guest, run } = bench();
+    const id = await run(guestPrograms.waitForTerm(0));
+    await guest.removeContainerGone(ctx, id);
+    expect(await stateOf(guest, id)).to.be.undefined;
+  });
+}
+
+function outputTests(bench: () => Bench): void {
+  it('keeps both streams apart and whole', async () => {
+    const { guest, run } = bench();
+    const id = await run(guestPrograms.print('to the left\n', 'to the right', 0));
+    expect((await readAll(guest, id, 'stdout')).toString()).to.equal('to the left\n');
+    expect((await readAll(guest, id, 'stderr')).toString()).to.equal('to the right');
+  });
+
+  it('goes on from any offset that was not acknowledged', async () => {
+    const { guest, run } = bench();
+    const id = await run(guestPrograms.print('0123456789', '', 0));
+    expect((await readAll(guest, id, 'stdout')).toString()).to.equal('0123456789');
+    expect((await readAll(guest, id, 'stdout', 7n)).toString()).to.equal('789');
+  });
+
+  it('hands out more than it keeps when it is acknowledged', async () => {
+    const { guest, run } = bench();
+    const bytes = 3_000_000;
+    const id = await run(guestPrograms.flood(bytes));
+    let read = 0;
+    const output = guest.readOutput(ctx, id, 'stdout', 0n);
+    for await (const chunk of output) {
+      expect(chunk.data.every((byte) => byte === 0)).to.be.true;
+      read += chunk.data.length;
+      output.acknowledge(BigInt(read));
+    }
+    expect(read).to.equal(bytes);
+    expect((await exitOf(guest, id)).exitCode).to.equal(0);
+  });
+}
+
+function execTests(bench: () => Bench): void {
+  it('runs a process in a container', async () => {
+    const { harness, guest, run } = bench();
+    const containerId = await run(guestPrograms.waitForTerm(0));
+    const ociProcess = harness.newProcess(guestPrograms.print('out', 'err', 9));
+    const result = await guest.exec(ctx, { containerId, ociProcess, outputBytesMax: 1024 });
+    expect(result).to.deep.equal({ exitCode: 9, stdout: Buffer.from('out'), stderr: Buffer.from('err') });
+  });
+
+  it('drops what is more than was asked for', async () => {
+    const { harness, guest, run } = bench();
+    const containerId = await run(guestPrograms.waitForTerm(0));
+    const ociProcess = harness.newProcess(guestPrograms.flood(1_000_000));
+    const result = await guest.exec(ctx, { containerId, ociProcess, outputBytesMax: 1000 });
+    expect(result.exitCode).to.equal(0);
+    expect(result.stdout).to.have.lengthOf(1000);
+  });
+
+  it('stops a process when its time is up', async () => {
+    const { harness, guest, run } = bench();
+    const containerId = await run(guestPrograms.waitForTerm(0));
+    const ociProcess = harness.newProcess(guestPrograms.waitForTerm(0));
+    const short = withTimeout(ctx, 300, 'the process');
+    const error = await rejection(guest.exec(short, { containerId, ociProcess, outputBytesMax: 1024 }));
+    short.cancel();
+    expect(error).to.have.property('class', 'DeadlineExceeded');
+    expect((await stateOf(guest, containerId))?.phase).to.equal('running');
+  });
+
+  it('runs nothing in a container that has ended', async () => {
+    const { harness, guest, run } = bench();
+    const containerId = await run(guestPrograms.print('', '', 0));
+    await exitOf(guest, containerId);
+    const ociProcess = harness.newProcess(guestPrograms.print('', '', 0));
+    const error = await rejection(guest.exec(ctx, { containerId, ociProcess, outputBytesMax: 1 }));
+    expect(error).to.have.property('class', 'FailedPrecondition');
+  });
+}
+
+async function stateOf(
+  guest: Guest,
+  id: string,
+): Promise<Awaited<ReturnType<Guest['listContainers']>>[0] | undefined> {
+  return (await guest.listContainers(ctx)).find(({ containerId }) => containerId === id);
+}
+
+/** Waits for the end of one container. */
+async function exitOf(guest: Guest, id: string): Promise<GuestExit> {
+  const watch = withCancel(ctx);
+  try {
+    for await (const exit of guest.watchExits(watch)) if (exit.containerId === id) return exit;
+  } finally {
+    watch.cancel();
+  }
+  throw new Error('the guest stopped telling');
+}
+
+async function readAll(guest: Guest, id: string, stream: OutputStreamName, from = 0n): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  for await (const { data } of guest.readOutput(ctx, id, stream, from)) parts.push(data);
+  return Buffer.concat(parts);
+}

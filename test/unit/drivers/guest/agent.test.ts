@@ -1,0 +1,34 @@
+import { background } from '../../../../lib/base/context.js';
+import { newId } from '../../../../lib/base/ids.js';
+import { AgentConnector } from '../../../../lib/drivers/guest/connector.js';
+import type { Guest } from '../../../../lib/pod/ports.js';
+import { FakeAgent } from '../../../fakes/guest-agent.js';
+import { guestAgentSuite } from '../../../suites/guest-agent.js';
+import type { GuestAgentHarness } from '../../../suites/guest-agent.js';
+
+async function fakeHarness(): Promise<GuestAgentHarness> {
+  const fake = await FakeAgent.listen();
+  const guests: Guest[] = [];
+  return {
+    connect: async () => {
+      const guest = await new AgentConnector().connect(background(), fake.socketPath);
+      guests.push(guest);
+      return guest;
+    },
+    newContainer: (args) =>
+      Promise.resolve({
+        containerId: newId(),
+        layers: [{ device: { kind: 'pci', rootPort: '4.0', function: 0 }, subdirs: [''] }],
+        writableDisk: { kind: 'pci', rootPort: '4.1', function: 0 },
+        ociConfig: Buffer.from(JSON.stringify({ process: { args } })),
+        stdin: false,
+      }),
+    newProcess: (args) => Buffer.from(JSON.stringify({ args })),
+    cleanUp: async () => {
+      for (const guest of guests) await guest.close();
+      await fake.close();
+    },
+  };
+}
+
+guestAgentSuite('in memory', fakeHarness);
