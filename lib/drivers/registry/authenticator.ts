@@ -54,13 +54,12 @@ export class Authenticator {
     reply: HttpReply,
     sent: string | undefined,
   ): Promise<string | undefined> {
-    const challenges = parseChallenges(reply.headers('www-authenticate'));
     const key = keyOf(endpoint, repository);
     return this.#lock.run(ctx, key, async () => {
       // Another layer's request may have been told the same and have renewed the token meanwhile.
       const known = this.#headers.get(key);
       if (known !== undefined && known !== sent) return known;
-      const header = await this.#login(ctx, endpoint, repository, challenges);
+      const header = await this.#login(ctx, endpoint, repository, reply);
       if (header === undefined) return undefined;
       this.#headers.set(key, header);
       return header === sent ? undefined : header;
@@ -71,12 +70,13 @@ export class Authenticator {
     ctx: Context,
     endpoint: Endpoint,
     repository: string,
-    challenges: readonly Challenge[],
+    reply: HttpReply,
   ): Promise<string | undefined> {
+    const challenges = parseChallenges(reply.headers('www-authenticate'));
     const credentials = this.#credentialsFor(endpoint);
     const bearer = challenges.find((challenge) => challenge.scheme === 'bearer');
     if (bearer?.parameters.has('realm') === true) {
-      const token = await this.#fetchToken(ctx, endpoint, repository, bearer, credentials);
+      const token = await this.#fetchToken(ctx, endpoint, repository, bearer, reply.secure);
       return `Bearer ${token}`;
     }
     if (!challenges.some((challenge) => challenge.scheme === 'basic')) return undefined;
@@ -88,9 +88,10 @@ export class Authenticator {
     endpoint: Endpoint,
     repository: string,
     challenge: Challenge,
-    credentials: RegistryCredentials | undefined,
+    secure: boolean,
   ): Promise<string> {
-    const realm = checkRealm(challenge.parameters.get('realm') ?? '', endpoint);
+    const credentials = this.#credentialsFor(endpoint);
+    const realm = checkRealm(challenge.parameters.get('realm') ?? '', endpoint, secure);
     const request = tokenRequest(
       realm,
       repository,
@@ -156,8 +157,7 @@ function tokenRequest(
 }
 
 /** A token server on plain HTTP would see the password of a registry on HTTPS: refused. */
-function checkRealm(text: string, endpoint: Endpoint): URL {
-  const secure = endpoint.base.startsWith('https:');
+function checkRealm(text: string, endpoint: Endpoint, secure: boolean): URL {
   const realm = URL.canParse(text) ? new URL(text) : undefined;
   const allowed = realm?.protocol === 'https:' || (realm?.protocol === 'http:' && !secure);
   if (realm !== undefined && allowed && realm.username === '' && realm.password === '') return realm;

@@ -28,6 +28,8 @@ export interface HttpReply {
   readonly body: Dispatcher.ResponseData['body'];
   /** The answer came from `HttpRequest.url`'s origin. */
   readonly sameOrigin: boolean;
+  /** It came over TLS. */
+  readonly secure: boolean;
   /** `what` with the host that answered. */
   readonly where: string;
   /** The first line of a header; name in lower case. */
@@ -95,7 +97,16 @@ export class Transport {
         const value = headers[name];
         return value === undefined ? [] : Array.isArray(value) ? value : [value];
       };
-      return { status: statusCode, body, sameOrigin, where, headers: all, header: (name) => all(name)[0] };
+      const secure = url.protocol === 'https:';
+      return {
+        status: statusCode,
+        body,
+        sameOrigin,
+        secure,
+        where,
+        headers: all,
+        header: (name) => all(name)[0],
+      };
     } catch (error) {
       throwIfDone(ctx);
       throw transportFailure(where, error);

@@ -192,10 +192,9 @@ describe('RegistryClient: blobs', function () {
     cancelled.cancel();
     expect((await failure(reading)).class).to.equal('Cancelled');
 
-    for await (const part of harness.open().fetchBlob(ctx, parseReference(reference), blob)) {
-      expect(part.length).to.be.greaterThan(0);
-      break;
-    }
+    const reader = harness.open().fetchBlob(ctx, parseReference(reference), blob)[Symbol.asyncIterator]();
+    expect((await reader.next()).done).to.equal(false);
+    await reader.return?.();
     while (closed < 2) await new Promise((resolve) => setTimeout(resolve, 5));
   });
 

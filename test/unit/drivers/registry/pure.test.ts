@@ -42,9 +42,12 @@ describe('parseChallenges', () => {
     expect(read('')).to.deep.equal([]);
     expect(read('"')).to.deep.equal([]);
     fc.assert(
-      fc.property(fc.string({ unit: fc.constantFrom(...Array.from('ab =",\\\t/')), maxLength: 200 }), (line) => {
-        expect(parseChallenges([line]).length).to.be.lessThan(17);
-      }),
+      fc.property(
+        fc.string({ unit: fc.constantFrom(...Array.from('ab =",\\\t/')), maxLength: 200 }),
+        (line) => {
+          expect(parseChallenges([line]).length).to.be.lessThan(17);
+        },
+      ),
       { numRuns: 2000 },
     );
   });
