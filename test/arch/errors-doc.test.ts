@@ -29,4 +29,4 @@ describe('docs/errors.md', () => {
       'UPPER_SNAKE',
     );
   });
-});
+}).timeout(120_000);

@@ -64,4 +64,4 @@ describe('tidy', () => {
       expect(syntaxProblems('a.ts', `describe('x', () => {\n it('y', z);\n${body}});\n`)).to.deep.equal([]);
     });
   });
-});
+}).timeout(120_000);

@@ -18,7 +18,7 @@ describe('admin RPCs', () => {
   let ctx: CancellableContext;
   beforeEach(async () => {
     cri = await Harness.start();
-    ctx = withTimeout(background(), 20_000, 'test');
+    ctx = withTimeout(background(), 60_000, 'test');
   });
   afterEach(async () => {
     ctx.cancel();
@@ -88,4 +88,4 @@ describe('admin RPCs', () => {
       sender.listener({ phase: 'layers', layersTotal: 1, layersDone: 0, bytesTotal: 10_000, bytesDone });
     expect(sent.length).to.be.lessThan(100);
   });
-});
+}).timeout(120_000);

@@ -62,4 +62,4 @@ describe('api/cri/v1/api.proto', () => {
       expect(sorted(describeProto(proto.replace(before, after)))).to.not.deep.equal(wanted());
     });
   }
-});
+}).timeout(120_000);

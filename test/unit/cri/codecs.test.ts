@@ -89,4 +89,4 @@ describe('codecs', () => {
     });
     expect(read({ seccomp: {}, seccompProfilePath: 'unconfined' })).to.deep.equal({ type: 'RuntimeDefault' });
   });
-});
+}).timeout(120_000);

@@ -253,4 +253,4 @@ describe('container RPCs', () => {
       expect((await cri.failure(cri.rpc.createContainer, request)).class).to.equal('NotFound');
     });
   });
-});
+}).timeout(120_000);

@@ -35,4 +35,4 @@ describe('ItemEncoder', () => {
     encoder.response([{ id: 'a' }]);
     expect(encodings, 'a new record of the same content').to.equal(3);
   });
-});
+}).timeout(120_000);

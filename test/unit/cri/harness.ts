@@ -20,7 +20,7 @@ import { FakeNodeInfo } from '../../fakes/node-info.js';
 import { FakePods } from '../../fakes/pods.js';
 
 /** Longer than any call of these tests takes, short enough to end a hung one. */
-const callTimeoutMs = 20_000;
+const callTimeoutMs = 60_000;
 
 /** A real server on a socket of its own, a real client on it, and fakes behind the handlers. */
 export class Harness {

@@ -124,4 +124,4 @@ describe('image RPCs', () => {
     expect(String(usage?.timestamp)).to.have.length.greaterThan(18);
     expect(containerFilesystems).to.deep.equal(imageFilesystems);
   });
-});
+}).timeout(120_000);

@@ -54,4 +54,4 @@ describe('node RPCs', () => {
     await cri.call(cri.rpc.updateRuntimeConfig, { runtimeConfig: { networkConfig } });
     await cri.call(cri.rpc.updateRuntimeConfig, {});
   });
-});
+}).timeout(120_000);

@@ -4,6 +4,8 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import protobuf from 'protobufjs';
 import { readFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 
 import { MemoryLogger } from '../../fakes/cni-logger.js';
@@ -48,7 +50,7 @@ describe('the CRI server under any request', () => {
   const send = async (path: string, bytes: Buffer, stream = false): Promise<ServiceError | undefined> =>
     new Promise((resolve) => {
       const same = (buffer: Buffer): Buffer => buffer;
-      const options = { deadline: Date.now() + 20_000 };
+      const options = { deadline: Date.now() + 60_000 };
       if (stream) {
         const call = raw.makeServerStreamRequest(path, same, same, bytes, new Metadata(), options);
         call.on('data', () => undefined);
@@ -131,6 +133,24 @@ describe('the CRI server under any request', () => {
     await cri.call(cri.rpc.version, {});
   });
 
+  it('goes on after connections that speak no HTTP/2, or nothing at all', async () => {
+    const silent = connect(cri.socketPath);
+    await once(silent, 'connect');
+    await fc.assert(
+      fc.asyncProperty(fc.uint8Array({ minLength: 1, maxLength: 500 }), async (bytes) => {
+        const socket = connect(cri.socketPath);
+        socket.on('error', () => undefined);
+        const closed = once(socket, 'close');
+        socket.resume();
+        socket.end(bytes);
+        await closed;
+      }),
+      { numRuns: 50 },
+    );
+    await cri.call(cri.rpc.version, {});
+    silent.destroy();
+  });
+
   it('refuses a message above 16 MiB, and goes on', async () => {
     const error = await send('/runtime.v1.RuntimeService/Version', Buffer.alloc(17 * 1024 * 1024));
     expect(error?.code).to.equal(status.RESOURCE_EXHAUSTED);
@@ -141,7 +161,7 @@ describe('the CRI server under any request', () => {
     const version = 'v'.repeat(8 * 1024 * 1024);
     await cri.call(cri.rpc.version, { version });
   });
-});
+}).timeout(120_000);
 
 /** Random messages of a type, with strings that are sometimes the ones a handler looks for. */
 function messageOf(

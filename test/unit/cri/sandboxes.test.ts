@@ -214,4 +214,4 @@ describe('sandbox RPCs', () => {
     const request = { podSandboxId, config: containerConfig() };
     expect((await cri.failure(cri.rpc.createContainer, request)).class).to.equal('FailedPrecondition');
   });
-});
+}).timeout(120_000);

@@ -92,7 +92,7 @@ describe('SocketServer', () => {
     });
     const call = cri.call(cri.rpc.runPodSandbox, { config: sandboxConfig('pod') });
     await running;
-    const closed = cri.server.close(20_000);
+    const closed = cri.server.close(60_000);
     go();
     expect((await call).podSandboxId).to.have.lengthOf(64);
     cri.client.close();
@@ -119,7 +119,7 @@ describe('SocketServer', () => {
     expect((await call).class).to.be.oneOf(['Unavailable', 'Cancelled']);
     await cri.stop();
   });
-});
+}).timeout(120_000);
 
 describe('conversion of errors', () => {
   it('gives every class the code that it is numbered after', () => {
@@ -140,4 +140,4 @@ describe('conversion of errors', () => {
     const { details } = toServiceError(new Error('ü'.repeat(100_000)), 'Version', new MemoryLogger());
     expect(encodeURI(details).length).to.be.within(8_000, 8_300);
   });
-});
+}).timeout(120_000);

@@ -294,4 +294,4 @@ describe('herkosctl', () => {
     expect(error).to.have.property('class', 'Unavailable');
     expect(error).to.have.property('message').that.contains(nowhere).and.contains('daemon');
   });
-});
+}).timeout(120_000);

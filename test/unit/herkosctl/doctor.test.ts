@@ -174,4 +174,4 @@ describe('herkosctl doctor', () => {
       await cri.stop();
     }
   });
-});
+}).timeout(120_000);

@@ -81,4 +81,4 @@ describe('the process herkosctl', () => {
     expect((await start(['--version'])).stdout).to.match(/^\d+\.\d+\.\d+\n$/);
     expect((await start(['--help'])).code).to.equal(0);
   });
-});
+}).timeout(120_000);

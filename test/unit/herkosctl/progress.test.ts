@@ -49,7 +49,7 @@ describe('progress', () => {
   it('writes one plain line a phase elsewhere', () => {
     expect(drawn({})).to.match(/^pull x \[[^\n]+\n$/);
   });
-});
+}).timeout(120_000);
 
 describe('age', () => {
   const nowMs = 1_800_000_000_000;
@@ -65,4 +65,4 @@ describe('age', () => {
     expect(shownAge('0')).to.equal('-');
     expect(ago(-50)).to.equal('0 s ago');
   });
-});
+}).timeout(120_000);
