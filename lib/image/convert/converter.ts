@@ -24,13 +24,17 @@ export interface ConverterOptions {
   readonly threadsMax?: number;
   /** An idle thread is ended after this time, for its memory. */
   readonly idleMs?: number;
+  /** Heap of one thread; an entry of a layer takes about 240 bytes of it, so the default is enough for 2,000,000. */
+  readonly heapMib?: number;
 }
 
 const idleDefaultMs = 10_000;
+const heapDefaultMib = 1536;
 
 export class WorkerLayerConverter implements LayerConverter {
   readonly #turns: Semaphore;
   readonly #idleMs: number;
+  readonly #heapMib: number;
   readonly #idle: { readonly thread: ConvertThread; readonly timer: NodeJS.Timeout }[] = [];
   readonly #busy = new Set<Promise<unknown>>();
   #closed = false;
@@ -38,6 +42,7 @@ export class WorkerLayerConverter implements LayerConverter {
   constructor(options: ConverterOptions = {}) {
     this.#turns = new Semaphore(options.threadsMax ?? availableParallelism());
     this.#idleMs = options.idleMs ?? idleDefaultMs;
+    this.#heapMib = options.heapMib ?? heapDefaultMib;
   }
 
   async convert(
@@ -125,7 +130,7 @@ export class WorkerLayerConverter implements LayerConverter {
       clearTimeout(next.timer);
       if (next.thread.isUsable) return next.thread;
     }
-    return new ConvertThread();
+    return new ConvertThread(this.#heapMib);
   }
 
   #give(thread: ConvertThread): void {

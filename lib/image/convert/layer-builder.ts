@@ -6,7 +6,7 @@ import { splitXattrName, xattrBytes } from '../../wire/erofs/node.js';
 import type { Xattr } from '../../wire/erofs/node.js';
 import { chunkMapBytes } from '../../wire/erofs/file-data.js';
 import type { FileData } from '../../wire/erofs/file-data.js';
-import { encodeDevice, fileTypes } from '../../wire/erofs/format.js';
+import { encodeDevice, fileTypes, xattrAreaBytesMax, xattrHeaderBytes } from '../../wire/erofs/format.js';
 import { ErofsWriter } from '../../wire/erofs/writer.js';
 import type { TarEntry, TarEntryType, TarHandler } from '../../wire/tar/entry.js';
 import { TarParser } from '../../wire/tar/parser.js';
@@ -20,6 +20,8 @@ const opaqueName = '.wh..wh..opq';
 const opaqueXattr: Xattr = { name: 'trusted.overlay.opaque', value: Buffer.from('y') };
 /** What overlayfs keeps for itself; from an archive it could make the guest's kernel look elsewhere. */
 const overlayPrefixes = ['trusted.overlay.', 'user.overlay.'];
+/** What one attribute takes in memory beside its bytes, roughly. */
+const xattrObjectBytes = 256;
 /** Linux: a link's target is shorter than PATH_MAX. */
 const targetBytesMax = 4095;
 
@@ -177,7 +179,11 @@ export class LayerBuilder implements TarHandler {
       ({ name }) =>
         splitXattrName(name) !== undefined && !overlayPrefixes.some((prefix) => name.startsWith(prefix)),
     );
-    for (const attribute of kept) this.#guard.addMetadata(xattrBytes(attribute));
+    let bytes = 0;
+    for (const attribute of kept) bytes += xattrBytes(attribute);
+    if (bytes > xattrAreaBytesMax - xattrHeaderBytes - xattrBytes(opaqueXattr))
+      throw refuse(entry.path, `has more than ${String(xattrAreaBytesMax)} bytes of extended attributes`);
+    this.#guard.addMetadata(bytes + xattrObjectBytes * kept.length);
     return kept.length === 0 ? undefined : kept;
   }
 }

@@ -7,10 +7,12 @@
 import { HerkosError } from '../../base/errors.js';
 import { defaultDirectory } from '../../wire/erofs/node.js';
 import type { ErofsNode } from '../../wire/erofs/node.js';
-import { componentBytesMax, pathBytesMax, showName } from '../../wire/tar/entry.js';
+import { componentBytesMax, showName } from '../../wire/tar/entry.js';
 
 /** Symbolic links followed while one path is looked up, as in Linux. */
 const hopsMax = 40;
+/** Components visited while one path is looked up, those of links included. */
+const stepsMax = 4096;
 
 /** An archive that names what it may not. */
 export function refuse(name: string, why: string): HerkosError {
@@ -78,7 +80,10 @@ export class LayerTree {
     const waiting = components.toReversed();
     const stack = [this.root];
     let hops = 0;
+    let steps = 0;
     for (let part = waiting.pop(); part !== undefined; part = waiting.pop()) {
+      steps += 1;
+      if (steps > stepsMax) throw refuse(entryName, 'follows links that are too long');
       if (part === '..') {
         if (stack.length === 1) throw refuse(entryName, 'follows a link out of the image');
         stack.pop();
@@ -92,7 +97,6 @@ export class LayerTree {
         if (child.target.startsWith('/')) stack.length = 1;
         const parts = child.target.split('/').filter((each) => each !== '' && each !== '.');
         waiting.push(...parts.reverse());
-        if (waiting.length > pathBytesMax) throw refuse(entryName, 'follows links that are too long');
         continue;
       }
       const next = child?.isDirectory === true ? child : this.#enter(here, part, child, entryName, create);

@@ -13,8 +13,8 @@ import type { LayerLocation, ReadFileInLayers } from './types.js';
 
 /** Symbolic links followed in one look-up, as in Linux. */
 const hopsMax = 40;
-/** Components of a path with all links expanded. */
-const componentsMax = 4096;
+/** Components visited in one look-up, those of links included. */
+const stepsMax = 4096;
 
 /** One layer's part of what overlayfs merges. */
 interface Part {
@@ -86,8 +86,11 @@ async function resolve(ctx: Context, roots: readonly Part[], path: string): Prom
   const waiting = componentsOf(path);
   const stack: Found[] = [root];
   let hops = 0;
+  let steps = 0;
   for (let name = waiting.pop(); name !== undefined; name = waiting.pop()) {
     throwIfDone(ctx);
+    steps += 1;
+    if (steps > stepsMax) return undefined;
     if (name === '..') {
       // As for a process whose root is the image: above the root is the root.
       if (stack.length > 1) stack.pop();
@@ -103,7 +106,6 @@ async function resolve(ctx: Context, roots: readonly Part[], path: string): Prom
       const target = await found.part.reader.target(found.part.inode);
       if (target.startsWith('/')) stack.length = 1;
       waiting.push(...componentsOf(target));
-      if (waiting.length > componentsMax) return undefined;
     } else stack.push(found);
   }
   return stack.at(-1);

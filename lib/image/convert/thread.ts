@@ -14,8 +14,6 @@ const queueBytesMax = 8 * 1024 * 1024;
 const messageBytes = 512 * 1024;
 /** A thread that does not answer an abort in this time is ended. */
 const abortTimeoutMs = 2000;
-/** Heap of one thread (an entry takes about 240 bytes of it): a layer that needs more fails alone. */
-const heapMib = 1536;
 /** The default lets garbage grow to a multiple of what a conversion needs. */
 const youngHeapMib = 8;
 
@@ -46,7 +44,8 @@ export class ConvertThread {
   /** Buffers that came back from the worker: garbage of this size would pile up faster than it is collected. */
   #spare: ArrayBuffer[] = [];
 
-  constructor() {
+  /** `heapMib` bounds the thread's heap: a job that needs more fails alone. */
+  constructor(heapMib: number) {
     this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
       resourceLimits: { maxOldGenerationSizeMb: heapMib, maxYoungGenerationSizeMb: youngHeapMib },
     });

@@ -28,6 +28,9 @@ type State =
   | 'ending'
   | 'ended';
 
+/** Global records are applied to every entry: many of them would make every entry slow. */
+const globalRecordsMax = 64;
+
 export class TarParser {
   readonly #handler: TarHandler;
   readonly #globals: PaxRecords = new Map();
@@ -36,6 +39,8 @@ export class TarParser {
   readonly #carry = Buffer.alloc(blockBytes);
   #carried = 0;
   #next: Extensions = noExtensions();
+  /** Bytes of extended headers since the last entry. */
+  #extensionBytes = 0;
   #meta: { readonly typeFlag: string; readonly body: Buffer; filled: number } | undefined;
   #header: RawHeader | undefined;
   #old: OldSparse | undefined;
@@ -141,8 +146,9 @@ export class TarParser {
   }
 
   #beginMeta(header: RawHeader): void {
-    if (header.size > extendedHeaderBytesMax)
-      throw broken(`an extended header is larger than ${String(extendedHeaderBytesMax)} bytes`);
+    this.#extensionBytes += header.size;
+    if (this.#extensionBytes > extendedHeaderBytesMax)
+      throw broken(`an entry has extended headers of more than ${String(extendedHeaderBytesMax)} bytes`);
     this.#meta = { typeFlag: header.typeFlag, body: Buffer.allocUnsafe(header.size), filled: 0 };
     this.#padding = paddingOf(header.size);
     this.#state = 'meta';
@@ -166,6 +172,8 @@ export class TarParser {
     switch (meta.typeFlag) {
       case 'g':
         readPaxRecords(meta.body, this.#globals);
+        if (this.#globals.size > globalRecordsMax)
+          throw broken(`there are more than ${String(globalRecordsMax)} global records`);
         break;
       case 'x':
         this.#readPax(meta.body);
@@ -203,6 +211,7 @@ export class TarParser {
       return;
     }
     this.#next = noExtensions();
+    this.#extensionBytes = 0;
     this.#deliver(built.entry, built.storedBytes, built.paddingBytes);
   }
 

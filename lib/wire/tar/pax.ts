@@ -11,6 +11,9 @@ const space = 0x20;
 /** Digits of a record's length: enough for the largest header that is taken. */
 const lengthDigitsMax = 8;
 
+/** Keys that say something here; all others are dropped, so that a header cannot fill memory with them. */
+const meaningful = /^(?:path|linkpath|size|uid|gid|mtime|SCHILY\.(?:xattr\.|devm)|GNU\.sparse\.)/;
+
 /** Adds the records of one header body, `<length> <key>=<value>\n` each, to `into`; later ones win. */
 export function readPaxRecords(body: Buffer, into: PaxRecords, onRecord?: PaxRecordSink): void {
   let at = 0;
@@ -23,9 +26,11 @@ export function readPaxRecords(body: Buffer, into: PaxRecords, onRecord?: PaxRec
       throw broken('an extended header has a malformed record');
     const key = body.toString('latin1', keyStart, split);
     if (key === '') throw broken('an extended header has a record without a key');
-    const value = body.toString('latin1', split + 1, end - 1);
-    into.set(key, value);
-    onRecord?.(key, value);
+    if (meaningful.test(key)) {
+      const value = body.toString('latin1', split + 1, end - 1);
+      into.set(key, value);
+      onRecord?.(key, value);
+    }
     at = end;
   }
 }

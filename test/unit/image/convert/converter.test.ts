@@ -274,6 +274,28 @@ describe('layer converter', () => {
     });
   });
 
+  it('survives a layer whose metadata fills the heap of its thread', async function () {
+    this.timeout(60_000);
+    const own = new WorkerLayerConverter({ threadsMax: 1, heapMib: 24 });
+    try {
+      await inScratch(async (directory) => {
+        async function* source(): AsyncGenerator<Uint8Array, void, undefined> {
+          for (let index = 0; index < 400_000; index += 1) {
+            if (index % 100 === 0) await Promise.resolve();
+            yield header({ name: `file-${String(index)}` });
+          }
+        }
+        const error = await failure(own.convert(background(), request(directory, tar, { source: source() })));
+        expect(error).include({ class: 'ResourceExhausted', reason: 'LAYER_TOO_LARGE' });
+        expect(await listing(directory)).deep.equal([]);
+        // A new thread takes the place of the dead one.
+        await own.convert(background(), request(directory, tar));
+      });
+    } finally {
+      await own.close();
+    }
+  });
+
   it('refuses work once it is closed', async () => {
     await inScratch(async (directory) => {
       const own = new WorkerLayerConverter();

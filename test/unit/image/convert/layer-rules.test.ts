@@ -167,6 +167,28 @@ describe('rules of a layer', () => {
         file('a/passwd'),
       ],
       'an entry through a cycle of links': [/cycle/, symlink('a', 'b'), symlink('b', 'a'), file('a/x')],
+      'an entry through links that grow': [
+        /too long/,
+        ...Array.from({ length: 12 }, (_, index) =>
+          Buffer.concat([
+            pax([['linkpath', `l${String(index + 1)}/${'../x/'.repeat(300)}`]]),
+            symlink(`l${String(index)}`, ''),
+          ]),
+        ),
+        dir('l12'),
+        dir('x'),
+        file('l0/file'),
+      ],
+      'attributes that are too large together': [
+        /bytes of extended attributes/,
+        pax(
+          Array.from(
+            { length: 5 },
+            (_, index) => [`SCHILY.xattr.user.${String(index)}`, Buffer.alloc(60_000, 1)] as const,
+          ),
+        ),
+        file('x'),
+      ],
       'a directory below a file': [/not a directory/, file('a'), file('a/b')],
       'a hard link to nothing': [/does not have/, hard('h', 'missing')],
       'a hard link with dots': [/'\.\.'/, hard('h', '../../etc/shadow')],

@@ -128,6 +128,16 @@ describe('tar parser', () => {
       ),
       'an unknown type': archive(entry({ name: 'a', type: 'Z' })),
       'an extended header that is too large': archive(header({ name: 'a', type: 'x', size: 2 ** 21 })),
+      'extended headers that are too large together': archive(
+        ...Array.from({ length: 3 }, () => pax([['path', 'p'.repeat(400_000)]])),
+        entry({ name: 'a' }),
+      ),
+      'too many global records': archive(
+        pax(
+          Array.from({ length: 65 }, (_, index) => [`SCHILY.xattr.user.${String(index)}`, ''] as const),
+          'g',
+        ),
+      ),
       'a record that reaches beyond its header': archive(entry({ name: 'p', type: 'x' }, '99 path=a\n')),
       'a record without a newline': archive(entry({ name: 'p', type: 'x' }, '9 path=ab')),
       'a record without a length': archive(entry({ name: 'p', type: 'x' }, 'path=ab\n')),
