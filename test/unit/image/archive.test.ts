@@ -68,7 +68,7 @@ describe('image import', () => {
       expect(record?.id).to.equal(image.configDescriptor.digest);
       expect(record?.repoTags).to.deep.equal(['r.example/team/app:v1']);
       expect(record?.repoDigests).to.deep.equal([`r.example/team/app@${image.manifestDescriptor.digest}`]);
-      expect(await world.files()).to.deep.equal(keysOf(record as ImageRecord));
+      expect(await world.files()).to.deep.equal(keysOf(record));
       await world.images.remove(ctx, record?.id ?? '');
     }
     expect(await readdir(join(world.directory, 'image', 'import'))).to.deep.equal([]);
@@ -94,7 +94,7 @@ describe('image import', () => {
     expect(records.at(-1)?.repoTags).to.deep.equal(['docker.io/library/app:1', 'r.example/app:2']);
     expect(records.at(-1)?.repoDigests).to.deep.equal([]);
     expect(records.at(-1)?.run.cmd).to.deep.equal(['/x']);
-    expect(await world.files()).to.deep.equal(keysOf(records[0] as ImageRecord));
+    expect(await world.files()).to.deep.equal(keysOf(records[0]));
 
     const entries = docker(null).map((entry) =>
       entry.name === 'aa/layer.tar'

@@ -114,6 +114,6 @@ export class ImageWorld {
   }
 }
 
-export function keysOf(record: ImageRecord): string[] {
-  return record.devices.map((device) => device.key).sort();
+export function keysOf(record: ImageRecord | undefined): string[] {
+  return (record?.devices ?? []).map((device) => device.key).sort();
 }
