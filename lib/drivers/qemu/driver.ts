@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { writeFileAtomic } from '../../base/atomic-file.js';
 import type { Context } from '../../base/context.js';
-import { background, underDeadline } from '../../base/context.js';
+import { abortable, background, underDeadline } from '../../base/context.js';
 import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import { isId, shortId } from '../../base/ids.js';
@@ -33,6 +33,7 @@ export const qemuDriverName = 'qemu';
 
 const killTimeoutMs = 10_000;
 const adoptTimeoutMs = 15_000;
+const prepareTimeoutMs = 10_000;
 
 export interface QemuDriverOptions {
   readonly settings: QemuSettings;
@@ -48,7 +49,7 @@ export class QemuDriver implements VmDriver {
   readonly #runDir: RunDirectory;
   readonly #devices: JailDevices;
   readonly #probe: AcceleratorProbe;
-  readonly #jailReady: (ctx: Context) => Promise<void>;
+  readonly #jailReady: (ctx: Context) => Promise<unknown>;
 
   constructor({ settings, exec, logger }: QemuDriverOptions) {
     this.#settings = settings;
@@ -56,13 +57,17 @@ export class QemuDriver implements VmDriver {
     this.#runDir = new RunDirectory(settings.runDir);
     this.#devices = new JailDevices(exec, settings.runDir, settings.sharedGid);
     this.#probe = new AcceleratorProbe(settings, exec, logger);
-    let ready: Promise<void> | undefined;
-    // Once for all VMs; after a failure the next VM tries again.
-    this.#jailReady = (ctx) =>
-      (ready ??= this.#devices.ensure(ctx).catch((error: unknown) => {
+    let ready: Promise<unknown> | undefined;
+    // Once for all VMs, so no single request's end may end it; after a failure the next VM tries again.
+    this.#jailReady = (ctx) => {
+      ready ??= underDeadline(background(), prepareTimeoutMs, 'preparing the jail', (step) =>
+        Promise.all([this.#runDir.prepare(), this.#devices.ensure(step)]),
+      ).catch((error: unknown) => {
         ready = undefined;
         throw error;
-      }));
+      });
+      return abortable(ctx, ready);
+    };
   }
 
   async probe(ctx: Context): Promise<AcceleratorVerdict> {

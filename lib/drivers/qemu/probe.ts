@@ -47,6 +47,7 @@ export class AcceleratorProbe {
   readonly #settings: QemuSettings;
   readonly #exec: Exec;
   readonly #logger: Logger;
+  #verdict: Promise<AcceleratorVerdict> | undefined;
 
   constructor(settings: QemuSettings, exec: Exec, logger: Logger) {
     this.#settings = settings;
@@ -54,8 +55,19 @@ export class AcceleratorProbe {
     this.#logger = logger;
   }
 
-  /** @throws HerkosError `FailedPrecondition` when the configuration demands KVM and it does not work */
+  /**
+   * Proven once; every VM asks, and the proof goes on when one of them stops asking.
+   * @throws HerkosError `FailedPrecondition` when the configuration demands KVM and it does not work
+   */
   async verdict(ctx: Context): Promise<AcceleratorVerdict> {
+    this.#verdict ??= this.#decide(background()).catch((error: unknown) => {
+      this.#verdict = undefined;
+      throw error;
+    });
+    return abortable(ctx, this.#verdict);
+  }
+
+  async #decide(ctx: Context): Promise<AcceleratorVerdict> {
     if (this.#settings.accel === 'tcg')
       return { accelerator: 'tcg', why: 'the configuration says accel = "tcg"' };
     const { works, detail } = await this.#kvm(ctx);
@@ -125,7 +137,7 @@ export class AcceleratorProbe {
   ): Promise<{ readonly process: HypervisorProcess; readonly session: QmpSession }> {
     const settings = this.#settings;
     const devices = new JailDevices(this.#exec, settings.runDir, settings.sharedGid);
-    await devices.ensure(ctx);
+    await Promise.all([runDir.prepare(), devices.ensure(ctx)]);
     // The first uid after the range: no VM has it.
     const uid = settings.uidFirst + settings.uidCount;
     const paths = await runDir.create(id, uid);

@@ -1,4 +1,4 @@
-import { chmod, chown, mkdir, readdir, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { HerkosError, isErrno } from '../../base/errors.js';
@@ -8,6 +8,7 @@ import { isId } from '../../base/ids.js';
 const socketPathBytesMax = 107;
 const longestName = 'agent';
 const idLength = 64;
+const passThrough = 0o011;
 
 /** The files of one VM on the host. Names are short because the length of socket paths is limited. */
 export interface VmPaths {
@@ -20,10 +21,12 @@ export interface VmPaths {
 }
 
 export class RunDirectory {
+  readonly #runDir: string;
   readonly #root: string;
 
   /** @throws HerkosError `InvalidArgument` when socket paths below `runDir` would be too long */
   constructor(runDir: string) {
+    this.#runDir = runDir;
     this.#root = join(runDir, 'vm');
     const longest = Buffer.byteLength(join(this.#root, '0'.repeat(idLength), longestName));
     if (longest > socketPathBytesMax)
@@ -31,6 +34,16 @@ export class RunDirectory {
         'InvalidArgument',
         `the run directory ${runDir} is ${String(longest - socketPathBytesMax)} bytes too long for unix sockets below it; choose a shorter one`,
       );
+  }
+
+  /** Makes the directory of all VMs. VMs' users pass through it and what is above, but cannot list either. */
+  async prepare(): Promise<void> {
+    await mkdir(this.#root, { recursive: true });
+    for (const directory of [this.#runDir, this.#root]) {
+      const { mode } = await stat(directory);
+      // The daemon's umask, or whoever made the directory, may have shut VMs out.
+      if ((mode & passThrough) !== passThrough) await chmod(directory, (mode & 0o777) | passThrough);
+    }
   }
 
   pathsOf(id: string): VmPaths {
@@ -51,7 +64,6 @@ export class RunDirectory {
    */
   async create(id: string, uid: number): Promise<VmPaths> {
     const paths = this.pathsOf(id);
-    await mkdir(this.#root, { recursive: true, mode: 0o711 });
     await mkdir(paths.directory, { mode: 0o700 }).catch((error: unknown) => {
       if (!isErrno(error, 'EEXIST')) throw error;
       throw new HerkosError('AlreadyExists', `VM ${id} has a run directory already`, { cause: error });
