@@ -7,10 +7,8 @@ import { once } from 'node:events';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { background } from '../lib/base/context.js';
-import { layersFromDebianPackages, buildLayer, pushImage } from '../test/tools/image-builder.js';
+import { pushExampleImage } from '../test/tools/example-image.js';
 import { RegistryProcess } from '../test/tools/registry-process.js';
-import { buildTar } from '../test/tools/tar-builder.js';
 
 const socketPath = '/run/herkos/herkos.sock';
 const compiled = resolve(import.meta.dirname, '..');
@@ -23,41 +21,6 @@ const serve = process.argv.includes('--serve');
 
 function step(text: string): void {
   console.log(`==> ${text}`);
-}
-
-/** Debian's static busybox with the names of its programs, as an image. */
-async function pushExample(registry: RegistryProcess): Promise<string> {
-  const [busybox] = await layersFromDebianPackages(background(), ['busybox-static']);
-  if (busybox === undefined) throw new Error('the package busybox-static has no content');
-  const names = [
-    'sh',
-    'cat',
-    'echo',
-    'ls',
-    'ps',
-    'sleep',
-    'uname',
-    'hostname',
-    'ip',
-    'mount',
-    'free',
-    'top',
-    'wget',
-  ];
-  const links = await buildLayer(
-    background(),
-    buildTar([
-      ...names.map((name) => ({ name: `bin/${name}`, type: 'symlink' as const, target: 'busybox' })),
-      { name: 'etc/passwd', content: 'root:x:0:0:root:/:/bin/sh\n' },
-      { name: 'etc/group', content: 'root:x:0:\n' },
-      { name: 'tmp', type: 'directory', mode: 0o1777 },
-    ]),
-  );
-  await pushImage(registry.target, 'herkos/example', 'latest', [busybox, links], {
-    Env: ['PATH=/usr/local/bin:/usr/bin:/bin'],
-    Cmd: ['/bin/sh'],
-  });
-  return `${registry.host}/herkos/example:latest`;
 }
 
 /** Runs herkosctl on this terminal. */
@@ -125,7 +88,7 @@ try {
     throw new Error(`a daemon serves on ${socketPath} already; end it first (it may be from --serve)`);
   step('a registry on this machine, with an image made of Debian packages');
   registry = await RegistryProcess.start();
-  const image = await pushExample(registry);
+  const image = await pushExampleImage(registry);
   console.log(`    ${image}`);
   step(`herkosd on ${socketPath}`);
   daemon = await startDaemon(join(directory, 'herkosd.log'));

@@ -65,23 +65,7 @@ export async function startNode(
   const store = storeFactory(config, log, decorate);
   const { images, converter, registry } = imageParts(config, log, store);
   const { vms, driver } = await vmParts(config, log, store);
-  const network = new CniNetwork(systemExec, cniSettings(config), log.with({ room: 'network' }));
-  const sizing = vmSettings(config).sizing;
-  const pods = new PodService({
-    stores: {
-      sandboxes: store<SandboxRecord>('sandboxes'),
-      containers: store<ContainerRecord>('containers'),
-    },
-    vms,
-    network,
-    images,
-    guests: new AgentConnector(),
-    exec: systemExec,
-    files: systemLogFiles,
-    sizing: (sandbox) => shapeFor(sizing, sandbox.resources, sandbox.overhead),
-    settings: podSettings(config),
-    log: log.with({ room: 'pod' }),
-  });
+  const pods = podRoom(config, log, store, images, vms);
   const info = new HerkosNodeInfo(config);
 
   // Images first: containers hold theirs again while the pods are loaded; what nobody holds is collected then.
@@ -153,6 +137,31 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory) {
     logger,
   });
   return { vms, driver };
+}
+
+function podRoom(
+  config: Config,
+  log: Logger,
+  store: StoreFactory,
+  images: ImageService,
+  vms: VmManager,
+): PodService {
+  const { sizing } = vmSettings(config);
+  return new PodService({
+    stores: {
+      sandboxes: store<SandboxRecord>('sandboxes'),
+      containers: store<ContainerRecord>('containers'),
+    },
+    vms,
+    network: new CniNetwork(systemExec, cniSettings(config), log.with({ room: 'network' })),
+    images,
+    guests: new AgentConnector(),
+    exec: systemExec,
+    files: systemLogFiles,
+    sizing: (sandbox) => shapeFor(sizing, sandbox.resources, sandbox.overhead),
+    settings: podSettings(config),
+    log: log.with({ room: 'pod' }),
+  });
 }
 
 /** Passable by VM processes, which reach the files they may read; not listable by them. */

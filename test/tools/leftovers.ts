@@ -49,7 +49,7 @@ async function processesOf(instance: string): Promise<{ pid: number; name: strin
     if (!/^\d+$/.test(entry)) continue;
     const line = await readFile(`/proc/${entry}/cmdline`, 'utf8').catch(() => '');
     const state = await readFile(`/proc/${entry}/stat`, 'utf8').catch(() => '');
-    const isZombie = /\) Z /.test(state);
+    const isZombie = state.includes(') Z ');
     if (line.includes(marker) && !isZombie) {
       const from = line.indexOf(marker);
       found.push({ pid: Number(entry), name: line.slice(from, from + marker.length + 12) });
