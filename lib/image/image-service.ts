@@ -9,11 +9,10 @@ import { join } from 'node:path';
 import type { CancellableContext, Context } from '../base/context.js';
 import { background, throwIfDone, withCancel } from '../base/context.js';
 import { HerkosError, messageOf } from '../base/errors.js';
-import { KeyedLock } from '../base/keyed-lock.js';
 import type { Logger } from '../base/logger.js';
 import { Semaphore } from '../base/semaphore.js';
 import type { ImageUsage, Images, PullListener } from '../cri/ports.js';
-import type { ImageDevice, ImageRecord, LayerDevice } from '../model/image.js';
+import type { ImageRecord, LayerDevice } from '../model/image.js';
 import type { PodImages } from '../pod/ports.js';
 import { familiarBase, formatReference, parseReference } from '../wire/oci/reference.js';
 import type { ImageName } from '../wire/oci/types.js';
@@ -24,7 +23,9 @@ import type { LayerConverter } from './convert/types.js';
 import { fetchLayers, keysOfPlan, layersToFetch } from './fetch-layers.js';
 import { requireSpace } from './free-space.js';
 import { planDevices } from './group.js';
-import { ImageIndex, settleTags } from './image-index.js';
+import { ImageIndex } from './image-index.js';
+import type { Naming } from './image-records.js';
+import { ImageRecords, notHere } from './image-records.js';
 import { LayerStore } from './layer-store.js';
 import type { ImageSource, ImageStore, RegistryClient, RegistryCredentials } from './ports.js';
 import type { ResolvedImage } from './resolve.js';
@@ -40,24 +41,16 @@ export interface ImageParts {
   readonly settings: ImageSettings;
 }
 
-/** What an image is to be called; undefined for one that came without a name. */
-interface Naming {
-  readonly tag: string | undefined;
-  readonly digest: string | undefined;
-}
-
 const layersFolder = 'layers';
 const importFolder = 'import';
-/** Records change one after the other: a re-tag touches two of them. */
-const recordsKey = 'records';
 
 export class ImageService implements Images, PodImages {
   readonly #parts: ImageParts;
   readonly #settings: ImageSettings;
   readonly #layers: LayerStore;
   readonly #index = new ImageIndex();
+  readonly #records: ImageRecords;
   readonly #turns: Semaphore;
-  readonly #lock = new KeyedLock();
   readonly #working = new Map<Promise<unknown>, CancellableContext>();
   /** Before that, an image that nobody holds may yet be held. */
   #recovered = false;
@@ -68,28 +61,15 @@ export class ImageService implements Images, PodImages {
     this.#parts = parts;
     this.#settings = settings;
     this.#layers = new LayerStore(join(settings.rootDirectory, layersFolder), settings.readersGid, logger);
+    this.#records = new ImageRecords(this.#index, parts.store, settings.pinnedNames, logger);
     this.#turns = new Semaphore(settings.layersAtATime);
   }
 
   /** Loads what is there, forgets images whose files are gone, and removes what crashed pulls left. Call it first. */
   async load(): Promise<void> {
-    const { store, logger } = this.#parts;
     await this.#layers.load();
     await sweepScratch(join(this.#settings.rootDirectory, importFolder));
-    const settled = settleTags(await store.loadAll());
-    for (const record of settled.changed) await store.put(record);
-    for (const record of settled.records) {
-      const missing = record.devices.filter((device) => !this.#layers.has(device.key));
-      if (missing.length === 0) {
-        this.#index.set({ ...record, pinned: this.#isPinned(record.repoTags) });
-        continue;
-      }
-      logger.warn('an image has lost its device files and is forgotten', {
-        image: record.id,
-        files: missing.length,
-      });
-      await store.delete(record.id);
-    }
+    await this.#records.load((key) => this.#layers.has(key));
     await this.#collect();
   }
 
@@ -144,11 +124,7 @@ export class ImageService implements Images, PodImages {
 
   resolve(reference: string): ImageRecord {
     const record = this.#index.find(reference);
-    if (record === undefined)
-      throw new HerkosError(
-        'NotFound',
-        `image '${reference.slice(0, 300)}' is not on this node; pull it first`,
-      );
+    if (record === undefined) throw notHere(reference);
     return record;
   }
 
@@ -165,18 +141,7 @@ export class ImageService implements Images, PodImages {
         'FailedPrecondition',
         `image ${record.repoTags[0] ?? record.id} is pinned by the configuration`,
       );
-    await this.#lock.run(background(), recordsKey, async () => {
-      const current = this.#index.get(record.id);
-      if (current === undefined) return;
-      if (this.#index.isHeld(record.id) || !this.#recovered) {
-        const hidden: ImageRecord = { ...current, repoTags: [], repoDigests: [], removed: true };
-        await this.#parts.store.put(hidden);
-        this.#index.set(hidden);
-      } else {
-        await this.#parts.store.delete(record.id);
-        this.#index.delete(record.id);
-      }
-    });
+    await this.#records.remove(record.id, !this.#recovered);
     await this.#forgetAbandoned();
   }
 
@@ -191,8 +156,7 @@ export class ImageService implements Images, PodImages {
 
   /** Calling it again, also after a restart or RemoveImage, gives the same devices. */
   async hold(imageId: string, owner: string): Promise<readonly LayerDevice[]> {
-    const devices = this.#devicesOf(imageId);
-    this.#index.setHold(owner, imageId);
+    const devices = await this.#records.hold(imageId, owner);
     const missing = await this.#layers.missing(devices.map((device) => device.key));
     if (missing.length > 0) {
       await this.releaseGone(owner);
@@ -215,7 +179,8 @@ export class ImageService implements Images, PodImages {
   }
 
   async readFile(imageId: string, path: string, bytesMax: number): Promise<Buffer | undefined> {
-    const devices = this.#devicesOf(imageId);
+    const devices = this.#index.get(imageId)?.devices;
+    if (devices === undefined) throw notHere(imageId);
     const unpin = this.#layers.pin(devices.map((device) => device.key));
     try {
       const layers = devices.flatMap(({ key, subdirs }) =>
@@ -300,7 +265,7 @@ export class ImageService implements Images, PodImages {
         await fetchLayers(ctx, parts, { source, name, plan, progress });
       }
       throwIfDone(ctx);
-      const record = await this.#record(resolved, complete ? known.devices : planned, naming);
+      const record = await this.#records.add(resolved, complete ? known.devices : planned, naming);
       tellDone(progress, resolved);
       return record;
     } finally {
@@ -309,50 +274,10 @@ export class ImageService implements Images, PodImages {
     }
   }
 
-  /** Writes the record with its new names and takes the tag from the image that had it. */
-  async #record(
-    resolved: ResolvedImage,
-    devices: ImageRecord['devices'],
-    naming: Naming,
-  ): Promise<ImageRecord> {
-    return this.#lock.run(background(), recordsKey, async () => {
-      const before = this.#index.get(resolved.id);
-      const loser = naming.tag === undefined ? undefined : this.#index.idOfName(naming.tag);
-      const repoTags = withName(before?.repoTags, naming.tag);
-      const record: ImageRecord = {
-        schemaVersion: 1,
-        id: resolved.id,
-        repoTags,
-        repoDigests: withName(before?.repoDigests, naming.digest),
-        sizeBytes: resolved.sizeBytes,
-        run: resolved.run,
-        diffIds: resolved.diffIds,
-        devices,
-        pinned: this.#isPinned(repoTags),
-        pulledAt: new Date().toISOString(),
-      };
-      await this.#parts.store.put(record);
-      this.#index.set(record);
-      const other = loser === undefined || loser === record.id ? undefined : this.#index.get(loser);
-      if (other !== undefined) {
-        const repoTags = other.repoTags.filter((tag) => tag !== naming.tag);
-        const left = { ...other, repoTags, pinned: this.#isPinned(repoTags) };
-        await this.#parts.store.put(left);
-        this.#index.set(left);
-      }
-      return record;
-    });
-  }
-
   /** Forgets removed images when the last container that held them is gone, then their files. */
   async #forgetAbandoned(): Promise<void> {
     if (!this.#recovered) return;
-    await this.#lock.run(background(), recordsKey, async () => {
-      for (const { id } of this.#index.abandoned()) {
-        await this.#parts.store.delete(id);
-        this.#index.delete(id);
-      }
-    });
+    await this.#records.forgetAbandoned();
     await this.#collect();
   }
 
@@ -364,22 +289,6 @@ export class ImageService implements Images, PodImages {
       this.#parts.logger.error('layers that nobody uses could not be removed', { error: messageOf(error) });
     }
   }
-
-  #devicesOf(imageId: string): readonly ImageDevice[] {
-    const record = this.#index.get(imageId);
-    if (record !== undefined) return record.devices;
-    throw new HerkosError('NotFound', `image ${imageId} is not on this node; pull it first`);
-  }
-
-  #isPinned(tags: readonly string[]): boolean {
-    const pinned = this.#settings.pinnedNames.map((name) => formatReference(parseReference(name)));
-    return tags.some((tag) => pinned.includes(tag));
-  }
-}
-
-function withName(names: readonly string[] | undefined, name: string | undefined): readonly string[] {
-  const known = names ?? [];
-  return name === undefined || known.includes(name) ? known : [...known, name];
 }
 
 function tellResolving(progress: PullListener | undefined): void {

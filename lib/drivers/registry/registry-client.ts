@@ -35,6 +35,14 @@ export class HttpRegistryClient implements RegistryClient {
     return new RegistrySource(this.#settings, this.#dispatchers, credentials);
   }
 
+  /**
+   * Reads the system's trusted roots, some 40 ms during which nothing else runs: a daemon does it before
+   * it serves. Without it the first pull over HTTPS does.
+   */
+  async prepare(): Promise<void> {
+    await this.#dispatchers.for(new URL('https://localhost'), defaultTls);
+  }
+
   /** Breaks what is under way; idempotent. */
   async destroy(): Promise<void> {
     await this.#dispatchers.destroy();
