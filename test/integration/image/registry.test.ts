@@ -179,6 +179,35 @@ describe('images from a real registry', function () {
       );
     });
 
+    it('refuses hostile layers by name and leaves nothing of their images', async () => {
+      const good = await layerOf('good', 'file');
+      const hostile: readonly (readonly [string, Buffer, RegExp])[] = [
+        ['climbing', buildTar([{ name: '../../outside', content: 'x' }]), /outside/],
+        ['absolute', buildTar([{ name: '/etc/passwd', content: 'x' }]), /passwd/],
+        [
+          'truncated',
+          buildTar([{ name: 'a', content: 'x'.repeat(5000) }]).subarray(0, 2048),
+          /middle of an entry/,
+        ],
+        ['noise', randomBytes(4096), /./],
+      ];
+      const images = await open();
+      for (const [name, tar, why] of hostile) {
+        const layer = await buildLayer(ctx, tar);
+        await pushImage(registry.target, `hostile/${name}`, 'v1', [good, layer]);
+        const error = await failure(images.pull(ctx, `${registry.host}/hostile/${name}:v1`));
+        expect(error.message).to.match(why).and.contain(layer.descriptor.digest);
+        expect(error.class, name).to.be.oneOf(['InvalidArgument', 'DataLoss', 'FailedPrecondition']);
+        expect(await layerFiles(directory)).to.deep.equal([]);
+      }
+      const lying = { ...(await layerOf('lie', 'one')), diffId: good.diffId };
+      await pushImage(registry.target, 'hostile/lying', 'v1', [lying]);
+      expect((await failure(images.pull(ctx, `${registry.host}/hostile/lying:v1`))).class).to.equal(
+        'DataLoss',
+      );
+      expect(await layerFiles(directory)).to.deep.equal([]);
+    });
+
     it('says that the disk is full, before or in the middle, and leaves nothing', async () => {
       const noise = randomBytes(6 * MIB);
       const zeros = Buffer.alloc(64 * MIB, 'herkos ');
