@@ -111,14 +111,17 @@ const preface = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
   Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]),
 ]);
-const answerWaitMs = 500;
+/** Grows with each try: a loaded machine answers late, and each greeting given up confuses the agent. */
+const answerWaitFirstMs = 500;
+const answerWaitMaxMs = 15_000;
 
 /** Resolves when the agent has answered an HTTP/2 greeting: then the whole guest is up. */
 async function agentAnswers(vm: RunningVm): Promise<void> {
-  while (!(await answersOnce(vm.agentSocketPath)));
+  let waitMs = answerWaitFirstMs;
+  while (!(await answersOnce(vm.agentSocketPath, waitMs))) waitMs = Math.min(waitMs * 2, answerWaitMaxMs);
 }
 
-async function answersOnce(path: string): Promise<boolean> {
+async function answersOnce(path: string, waitMs: number): Promise<boolean> {
   const socket = createConnection({ path });
   try {
     return await new Promise<boolean>((resolve, reject) => {
@@ -128,7 +131,7 @@ async function answersOnce(path: string): Promise<boolean> {
       });
       socket.once('error', reject);
       // Bytes that arrive before the guest opens its port are dropped by QEMU: greet again.
-      setTimeout(resolve, answerWaitMs, false);
+      setTimeout(resolve, waitMs, false);
     });
   } finally {
     socket.destroy();
