@@ -64,18 +64,20 @@ impl std::fmt::Display for Locator {
     }
 }
 
-/// Name of the block device at the place, such as `pmem0`; undefined while there is none.
+/// Name of the block device at the place, such as `pmem0`; undefined while there is none. The kernel shows
+/// a device in sysfs before it makes the node, and sends its uevent after both.
 pub fn block_at(sys: &dyn Sys, locator: &Locator) -> Option<String> {
     let blocks = Path::new("/sys/class/block");
     let names = sys.list(blocks, DEVICES_MAX).ok()?;
-    names.into_iter().find(|name| {
+    let found = names.into_iter().find(|name| {
         let link = sys.read_link(&blocks.join(name)).unwrap_or_default();
         let link = link.to_string_lossy();
         match locator {
             Locator::Nfit { handle } => nfit_handle(sys, &link) == Some(*handle),
             _ => pci_matches(locator, &link),
         }
-    })
+    })?;
+    sys.list(Path::new("/dev"), DEVICES_MAX).ok()?.contains(&found).then_some(found)
 }
 
 /// Whether a block device's sysfs path leads over the PCI position.
@@ -189,6 +191,10 @@ mod tests {
         fake.file("/sys/bus/nd/devices/region0/mapping0", "nmem3,0,1048576,0\n");
         fake.file("/sys/bus/nd/devices/nmem3/nfit/handle", "0x11\n");
         let find = |text| block_at(&fake, &Locator::parse(text).unwrap());
+        assert_eq!(find("pci0:5.0"), None, "its node is not there yet");
+        for node in ["/dev/pmem0", "/dev/pmem2", "/dev/vda"] {
+            fake.file(node, "");
+        }
         assert_eq!(find("pci:28.2/7").as_deref(), Some("pmem2"));
         assert_eq!(find("pci0:5.0").as_deref(), Some("vda"));
         assert_eq!(find("nfit:17").as_deref(), Some("pmem0"));

@@ -90,7 +90,10 @@ async fn serve(sys: Arc<dyn Sys>) -> Outcome<()> {
             _ = finished.wait_for(|finished| *finished) => return Ok(()),
         };
         match accepted {
-            Ok(connection) => service.serve(connection).await,
+            Ok(connection) => {
+                let line = connection.line();
+                let _ = line.serve(service.serve(connection)).await;
+            }
             // The port has been unplugged: the host may plug it again.
             Err(error) => {
                 say(format_args!("the agent's port: {error}"));

@@ -30,9 +30,13 @@ pub fn failure(sys: &dyn Sys, log: &Path, what: &str) -> Fault {
     let text = sys.read(log, LOG_BYTES_MAX).unwrap_or_default();
     let said = messages(&String::from_utf8_lossy(&text));
     let said = if said.is_empty() { "the OCI runtime gave no reason".to_string() } else { said };
-    // A command that is not there is the user's mistake and not the guest's.
+    // A command that is not there, or is none, is the user's mistake and not the guest's.
     let missing = said.contains("No such file or directory") || said.contains("not found");
-    let kind = if missing && said.contains("executable") { Kind::NotFound } else { Kind::Internal };
+    let kind = match said.contains("executable") {
+        true if missing => Kind::NotFound,
+        true => Kind::Invalid,
+        false => Kind::Internal,
+    };
     Fault::new(kind, bounded(format!("{what}: {said}"), MESSAGE_BYTES_MAX))
 }
 
@@ -59,6 +63,8 @@ mod tests {
             "junk\n{\"msg\":1}\n{\"msg\":\"mount `x`: Permission denied\",\"level\":\"error\"}\n",
         );
         assert_eq!(failure(&fake, Path::new("/a"), "start").kind, Kind::NotFound);
+        fake.file("/c", "{\"msg\":\"open executable: Operation not permitted\"}\n");
+        assert_eq!(failure(&fake, Path::new("/c"), "start").kind, Kind::Invalid);
         let other = failure(&fake, Path::new("/b"), "create");
         assert_eq!(
             (other.kind, other.message.as_str()),
