@@ -111,6 +111,7 @@ mod tests {
             "../../devices/pci0000:00/0000:00:02.0/0000:01:00.0/virtio1/x/block/pmem1",
         );
         fake.file("/dev/pmem1", "");
+        fake.file("/dev/pmem1", "");
         let sys: Arc<dyn Sys> = fake.clone();
         let (_sender, news) = watch::channel(0);
         let devices = Devices::fake(sys.clone(), news);
