@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Shared by the commands in hack/: set-up steps that can be run again at any time.
 # Sourced, not run. Needs bash with `set -euo pipefail`.
 

@@ -68,6 +68,8 @@ export async function startNode(
   const pods = podRoom(config, log, store, images, vms);
   const info = new HerkosNodeInfo(config);
 
+  // Reading the system's certificates takes a while, better now than in somebody's pull.
+  await registry.prepare();
   // Images first: containers hold theirs again while the pods are loaded; what nobody holds is collected then.
   await images.load();
   await pods.load();

@@ -5,7 +5,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { randomBytes, randomInt } from 'node:crypto';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { join } from 'node:path';
@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { background } from '../../lib/base/context.js';
 import { systemExec } from '../../lib/base/exec.js';
 import { CriClient } from './cri-client.js';
+import { endWithUs } from './end-with-us.js';
 import { findLeftovers, sweepLeftovers } from './leftovers.js';
 
 const readyTimeoutMs = 60_000;
@@ -63,6 +64,8 @@ export class HerkosdProcess {
     const instance = `t${randomBytes(4).toString('hex')}`;
     // Short: unix socket paths have 107 bytes.
     const directory = await mkdtemp('/tmp/herkos-');
+    // VMs run as users of their own and reach their files through it.
+    await chmod(directory, 0o711);
     const daemon = new HerkosdProcess(instance, directory, options);
     await mkdir(join(directory, 'registries.d'));
     await writeFile(daemon.configPath, configText(instance, directory, options.config ?? {}));
@@ -107,6 +110,7 @@ export class HerkosdProcess {
       { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...this.#options.env, ...env } },
     );
     child.stderr.pipe(createWriteStream(this.logPath, { flags: 'a' }));
+    endWithUs(child);
     this.#child = child;
     this.#client?.close();
     this.#client = new CriClient(this.socketPath);

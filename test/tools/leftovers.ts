@@ -39,6 +39,10 @@ export async function sweepLeftovers(instance: string, directory: string): Promi
     await systemExec.run(background(), 'ip', ['netns', 'delete', name], { okExitCodes: [0, 1] });
   for (const path of await cgroupsOf(instance)) await removeCgroup(path);
   for (const path of await instanceCgroups(instance)) await removeCgroup(path);
+  // The devices that VM processes see are on a file system of their own.
+  await systemExec.run(background(), 'umount', ['--lazy', join(directory, 'run/dev')], {
+    okExitCodes: [0, 1, 32],
+  });
   await rm(directory, { recursive: true, force: true });
 }
 

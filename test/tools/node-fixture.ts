@@ -40,8 +40,11 @@ export class NodeFixture {
   }
 
   async stop(): Promise<void> {
-    await this.daemon.cleanUp();
-    await this.registry.stop();
+    try {
+      await this.daemon.cleanUp();
+    } finally {
+      await this.registry.stop();
+    }
   }
 
   logDirectory(pod: string): string {

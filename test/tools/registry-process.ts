@@ -13,6 +13,7 @@ import { background } from '../../lib/base/context.js';
 import { systemExec } from '../../lib/base/exec.js';
 import type { Certificates } from './certificates.js';
 import { makeCertificates } from './certificates.js';
+import { endWithUs } from './end-with-us.js';
 import type { PushTarget } from './image-builder.js';
 
 export interface RegistryOptions {
@@ -66,6 +67,7 @@ export class RegistryProcess {
       const config = join(directory, 'config.yml');
       await writeFile(config, JSON.stringify(await configOf(directory, host, certificates, options)));
       const child = spawn('docker-registry', ['serve', config], { stdio: ['ignore', 'ignore', 'pipe'] });
+      endWithUs(child);
       await listening(child);
       return new RegistryProcess(host, directory, child, certificates, options);
     } catch (error) {
