@@ -24,7 +24,7 @@ export const commandLine = [
   'no_timer_check',
   'noreplace-smp',
   'cryptomgr.notests',
-  '8250.nr_uarts=0',
+  'swiotlb=noforce',
 ] as const;
 
 const builtFile = z.strictObject({ name: z.string(), bytes: z.number().int(), sha256: z.string() });

@@ -20,8 +20,12 @@ const diskBytes = 16 * 1024 * 1024;
 const applets = ['cat', 'dd', 'echo', 'head', 'ls', 'mount', 'printf', 'sh', 'sleep', 'sync', 'wc'];
 
 export interface GuestVm extends GuestAgentHarness {
+  /** A container that sees the processes of the whole guest, and with them what its agent has mounted. */
+  newPeekingContainer(args: readonly string[]): Promise<GuestContainer>;
   readonly vm: RunningVm;
   readonly layer: LayerDevice;
+  /** The image that the guest has booted from. */
+  readonly guestRoot: string;
 }
 
 export async function guestVm(overrides: Partial<QemuSettings> = {}): Promise<GuestVm> {
@@ -38,26 +42,32 @@ export async function guestVm(overrides: Partial<QemuSettings> = {}): Promise<Gu
       await systemExec.run(ctx, 'mkfs.ext4', ['-q', '-F', path]);
       return vm.plugDisk(ctx, owner, path);
     };
+    const newContainer = async (
+      args: readonly string[],
+      namespaces: readonly string[],
+    ): Promise<GuestContainer> => {
+      const containerId = newId();
+      const [device] = await vm.plugLayers(ctx, containerId, [layer]);
+      if (device === undefined) throw new Error('the layer was not plugged');
+      return {
+        containerId,
+        layers: [{ device, subdirs: [''] }],
+        writableDisk: await plugDisk(containerId),
+        ociConfig: Buffer.from(JSON.stringify(ociConfig(args, namespaces))),
+        stdin: false,
+      };
+    };
     return {
       vm,
       layer,
+      guestRoot: harness.settings.guest.root ?? '',
       connect: async () => {
         const guest = await new AgentConnector().connect(ctx, vm.agentSocketPath);
         guests.push(guest);
         return guest;
       },
-      newContainer: async (args): Promise<GuestContainer> => {
-        const containerId = newId();
-        const [device] = await vm.plugLayers(ctx, containerId, [layer]);
-        if (device === undefined) throw new Error('the layer was not plugged');
-        return {
-          containerId,
-          layers: [{ device, subdirs: [''] }],
-          writableDisk: await plugDisk(containerId),
-          ociConfig: Buffer.from(JSON.stringify(ociConfig(args))),
-          stdin: false,
-        };
-      },
+      newContainer: (args) => newContainer(args, ['pid', 'mount', 'ipc']),
+      newPeekingContainer: (args) => newContainer(args, ['mount']),
       newProcess: (args) => Buffer.from(JSON.stringify(ociProcess(args))),
       cleanUp: async () => {
         for (const guest of guests) await guest.close();
@@ -80,7 +90,7 @@ async function layerFile(): Promise<Buffer> {
 
 function ociProcess(args: readonly string[]): Record<string, unknown> {
   // Root with all it may do inside a container by default: the guest is the boundary that is tested here.
-  const capabilities = ['CAP_KILL', 'CAP_DAC_OVERRIDE', 'CAP_SYS_ADMIN', 'CAP_MKNOD'];
+  const capabilities = ['CAP_KILL', 'CAP_DAC_OVERRIDE', 'CAP_SYS_ADMIN', 'CAP_MKNOD', 'CAP_SYS_PTRACE'];
   return {
     args,
     cwd: '/',
@@ -90,7 +100,7 @@ function ociProcess(args: readonly string[]): Record<string, unknown> {
   };
 }
 
-function ociConfig(args: readonly string[]): Record<string, unknown> {
+function ociConfig(args: readonly string[], namespaces: readonly string[]): Record<string, unknown> {
   return {
     ociVersion: '1.0.2',
     process: ociProcess(args),
@@ -101,7 +111,7 @@ function ociConfig(args: readonly string[]): Record<string, unknown> {
       { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', 'ro'] },
     ],
     linux: {
-      namespaces: [{ type: 'pid' }, { type: 'mount' }, { type: 'ipc' }],
+      namespaces: namespaces.map((type) => ({ type })),
       resources: { devices: [{ allow: true, access: 'rwm' }] },
     },
   };
