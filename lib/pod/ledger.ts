@@ -13,7 +13,10 @@ interface Entry<T> {
   record: T;
 }
 
-type Identified = { readonly id: string; readonly phase: string };
+interface Identified {
+  readonly id: string;
+  readonly phase: string;
+}
 
 export class Ledger {
   readonly #stores: PodStores;

@@ -38,7 +38,7 @@ async function keepLink(room: PodRoom, entry: SandboxEntry, live: LivePod): Prom
     });
     await watchExits(room, entry, session, guest);
     session.cancel();
-    if (live.link.signal.aborted) return;
+    if (isOver(live.link)) return;
     room.log.warn('the link to a guest is lost; making it again', { sandbox: entry.record.id });
     await live.disconnect();
   }
@@ -55,7 +55,7 @@ async function watchExits(room: PodRoom, entry: SandboxEntry, session: Context, 
         delayMs = room.settings.deadlines.retryFirstMs;
       }
     } catch (error) {
-      if (!session.signal.aborted)
+      if (!isOver(session))
         room.log.debug('watching a guest failed', { sandbox: entry.record.id, error: messageOf(error) });
     }
     await sleep(session, delayMs).catch(() => undefined);
@@ -84,4 +84,9 @@ async function reconnect(room: PodRoom, entry: SandboxEntry, live: LivePod): Pro
   } finally {
     ctx.cancel();
   }
+}
+
+/** A function, because the answer changes while one waits. */
+function isOver(ctx: Context): boolean {
+  return ctx.signal.aborted;
 }

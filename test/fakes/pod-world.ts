@@ -169,7 +169,7 @@ export class Incarnation {
     if (failure === 'before') throw injected(name);
     const order = this.calls.length;
     const result = await effect();
-    if (this.#dieAfterCall !== undefined && order >= this.#dieAfterCall && this.#isAlive) {
+    if (this.#dieAfterCall !== undefined && order >= this.#dieAfterCall && this.isAlive()) {
       await this.kill();
       this.#died();
     }

@@ -73,11 +73,8 @@ export class LogPump {
     this.#reading = ctx;
     const before = this.#readers;
     this.#readers = before.then(async () => {
-      await Promise.all(
-        [...this.#streams].map(([name, state]) =>
-          state.ended ? undefined : this.#read(ctx, guest, name, state),
-        ),
-      );
+      const open = [...this.#streams].filter(([, state]) => !state.ended);
+      await Promise.all(open.map(([name, state]) => this.#read(ctx, guest, name, state)));
     });
   }
 

@@ -97,7 +97,7 @@ export class LogWriter {
     if (this.#options.logPath === '') return;
     await this.#inTurn(async () => {
       const { files, logPath } = this.#options;
-      const existing = await files.open(logPath, false);
+      const existing = await openExisting(this.#options);
       const next = existing ?? (await openFresh(this.#options));
       const old = this.#file;
       if (next === undefined || next.inode === old?.inode) {
@@ -146,6 +146,14 @@ export class LogWriter {
     const mine = this.#turn.then(body, body);
     this.#turn = mine.catch(() => undefined);
     return mine;
+  }
+}
+
+async function openExisting(options: LogWriterOptions): Promise<OpenLog | undefined> {
+  try {
+    return await options.files.open(options.logPath, false);
+  } catch (error) {
+    throw logError(error, options.logPath);
   }
 }
 

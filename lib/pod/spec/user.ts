@@ -37,7 +37,7 @@ export function userOf(security: Wanted, imageUser: string, files: UserFiles): C
         ? (security.runAsUsername ?? '')
         : imageUser
       : String(checkId(security.runAsUser, 'run_as_user'));
-  const [userPart = '', groupPart] = splitUser(wanted);
+  const [userPart, groupPart] = splitUser(wanted);
   const account = findAccount(accounts, userPart);
   const gid =
     security.runAsGroup === undefined
