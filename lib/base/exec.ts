@@ -1,7 +1,9 @@
 /** The operating system's programs behind one small interface; tests use a recording double. */
 import { spawn } from 'node:child_process';
+import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 
 import type { Context } from './context.js';
+import { throwIfDone } from './context.js';
 import { HerkosError } from './errors.js';
 
 export interface ExecOptions {
@@ -35,66 +37,87 @@ const stderrShownBytesMax = 2048;
 
 export const systemExec: Exec = {
   async run(ctx, program, args, options = {}) {
-    const limit = options.outputBytesMax ?? outputBytesDefaultMax;
-    const child = spawn(program, args, {
-      stdio: ['pipe', 'pipe', 'pipe'],
-      ...(options.env === undefined ? {} : { env: options.env }),
-      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    });
+    throwIfDone(ctx);
+    const child = start(program, args, options);
     const kill = (): void => {
       child.kill('SIGKILL');
     };
-    let overflow = false;
-    const collect = (stream: NodeJS.ReadableStream): Buffer[] => {
-      const parts: Buffer[] = [];
-      let total = 0;
-      stream.on('data', (part: Buffer) => {
-        total += part.length;
-        if (total > limit) {
-          overflow = true;
-          kill();
-        } else parts.push(part);
-      });
-      return parts;
-    };
-    const out = collect(child.stdout);
-    const err = collect(child.stderr);
+    const limit = options.outputBytesMax ?? outputBytesDefaultMax;
+    const stdout = new Collector(child.stdout, limit, kill);
+    const stderr = new Collector(child.stderr, limit, kill);
     // A program that exits without reading its input is not our error.
     child.stdin.on('error', () => undefined);
     child.stdin.end(options.input ?? '');
     ctx.signal.addEventListener('abort', kill, { once: true });
     try {
-      if (ctx.signal.aborted) kill();
-      const [exitCode, signal] = await new Promise<[number | null, string | null]>((resolve, reject) => {
-        child.once('error', (error) => {
-          reject(
-            new HerkosError(
-              'FailedPrecondition',
-              `cannot run ${program}: ${error.message}; is it installed?`,
-              {
-                cause: error,
-              },
-            ),
-          );
-        });
-        child.once('close', (code, sig) => {
-          resolve([code, sig]);
-        });
-      });
-      if (ctx.signal.aborted) throw ctx.signal.reason;
-      const stdout = Buffer.concat(out);
-      const stderr = Buffer.concat(err);
-      if (overflow)
+      const { code, signal } = await ended(child, program);
+      throwIfDone(ctx);
+      if (stdout.overflown || stderr.overflown)
         throw new HerkosError('ResourceExhausted', `${program} printed more than ${String(limit)} bytes`);
-      const code = exitCode ?? -1;
-      if (!(options.okExitCodes ?? [0]).includes(code)) {
+      const result = { exitCode: code ?? -1, stdout: stdout.take(), stderr: stderr.take() };
+      if (!(options.okExitCodes ?? [0]).includes(result.exitCode)) {
         const how = signal === null ? `exit code ${String(code)}` : `signal ${signal}`;
-        const said = stderr.subarray(-stderrShownBytesMax).toString('utf8').trim();
+        const said = result.stderr.subarray(-stderrShownBytesMax).toString('utf8').trim();
         throw new HerkosError('Internal', `${program} ${args.join(' ')} failed with ${how}: ${said}`);
       }
-      return { exitCode: code, stdout, stderr };
+      return result;
     } finally {
       ctx.signal.removeEventListener('abort', kill);
     }
   },
 };
+
+function start(
+  program: string,
+  args: readonly string[],
+  { env, cwd }: ExecOptions,
+): ChildProcessWithoutNullStreams {
+  return spawn(program, args, {
+    stdio: 'pipe',
+    ...(env === undefined ? {} : { env }),
+    ...(cwd === undefined ? {} : { cwd }),
+  });
+}
+
+/** Keeps what a stream brings, up to a limit. */
+class Collector {
+  readonly #parts: Buffer[] = [];
+  #bytes = 0;
+  overflown = false;
+
+  constructor(stream: NodeJS.ReadableStream, bytesMax: number, onOverflow: () => void) {
+    stream.on('data', (part: Buffer) => {
+      this.#bytes += part.length;
+      if (this.#bytes <= bytesMax) this.#parts.push(part);
+      else {
+        this.overflown = true;
+        onOverflow();
+      }
+    });
+  }
+
+  take(): Buffer {
+    return Buffer.concat(this.#parts);
+  }
+}
+
+interface End {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+/** Resolves when the program has ended and its outputs are closed. */
+async function ended(child: ChildProcessWithoutNullStreams, program: string): Promise<End> {
+  return new Promise((resolve, reject) => {
+    child.once('error', (error) => {
+      reject(
+        new HerkosError('FailedPrecondition', `cannot run ${program}: ${error.message}; is it installed?`, {
+          cause: error,
+        }),
+      );
+    });
+    child.once('close', (code, signal) => {
+      resolve({ code, signal });
+    });
+  });
+}

@@ -1,5 +1,6 @@
 import winston from 'winston';
 
+import { logLevels } from '../base/logger.js';
 import type { LogFields, LogFormat, Logger, LogLevel } from '../base/logger.js';
 
 export interface LogSettings {
@@ -13,7 +14,7 @@ export function openLog(settings: LogSettings): Logger {
   const root = winston.createLogger({
     level: settings.level,
     format: combine(timestamp(), settings.format === 'json' ? json() : printf(textLine)),
-    transports: [new winston.transports.Stream({ stream: process.stderr })],
+    transports: new winston.transports.Console({ stderrLevels: [...logLevels] }),
   });
   return wrap(root, {});
 }
@@ -48,6 +49,5 @@ function textValue(value: unknown): string {
 
 /** A guest's or a program's words may hold line breaks; a log line may not (it could forge another). */
 function oneLine(text: string): string {
-  // eslint-disable-next-line no-control-regex -- control characters are what must go
   return text.replace(/[\u0000-\u001f\u007f]+/g, ' ');
 }
