@@ -14,6 +14,7 @@ export function openLog(settings: LogSettings): Logger {
   const root = winston.createLogger({
     level: settings.level,
     format: combine(timestamp(), settings.format === 'json' ? json() : printf(textLine)),
+    // eslint-disable-next-line @typescript-eslint/no-unsafe-class-instance-assignment -- winston names the same class by two types
     transports: new winston.transports.Console({ stderrLevels: [...logLevels] }),
   });
   return wrap(root, {});

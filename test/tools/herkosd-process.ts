@@ -28,6 +28,9 @@ const daemonMain = new URL('../../cmd/herkosd/main.js', import.meta.url).pathnam
 export interface HerkosdOptions {
   /** Lines for sections of the configuration, such as `{ vm: 'layer_device = "nvdimm"' }`. */
   readonly config?: Readonly<Record<string, string>>;
+  readonly accel?: 'auto' | 'kvm' | 'tcg';
+  /** Somebody else's, to try what happens. */
+  readonly socket?: string;
   /** Compiled program to run instead of the daemon's own main; gets the same arguments. */
   readonly program?: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -68,7 +71,7 @@ export class HerkosdProcess {
     await chmod(directory, 0o711);
     const daemon = new HerkosdProcess(instance, directory, options);
     await mkdir(join(directory, 'registries.d'));
-    await writeFile(daemon.configPath, configText(instance, directory, options.config ?? {}));
+    await writeFile(daemon.configPath, configText(instance, directory, options));
     return daemon;
   }
 
@@ -176,17 +179,21 @@ function bridgeName(instance: string): string {
   return `${instance}br`;
 }
 
-function configText(instance: string, directory: string, extra: Readonly<Record<string, string>>): string {
+function configText(instance: string, directory: string, options: HerkosdOptions): string {
   const uidFirst = 1_000_000_000 + randomInt(100_000) * 64;
   const sections: Record<string, string[]> = {
     node: [
       `instance = "${instance}"`,
-      `socket = "${join(directory, 'herkos.sock')}"`,
+      `socket = "${options.socket ?? join(directory, 'herkos.sock')}"`,
       `state_dir = "${join(directory, 'state')}"`,
       `run_dir = "${join(directory, 'run')}"`,
       'log_level = "debug"',
     ],
-    vm: [`accel = "${testAccelerator}"`, `uid_first = ${String(uidFirst)}`, 'uid_count = 60'],
+    vm: [
+      `accel = "${options.accel ?? testAccelerator}"`,
+      `uid_first = ${String(uidFirst)}`,
+      'uid_count = 60',
+    ],
     image: [`registries_dir = "${join(directory, 'registries.d')}"`],
     network: [
       `conf_dir = "${join(directory, 'net.d')}"`,
@@ -195,7 +202,7 @@ function configText(instance: string, directory: string, extra: Readonly<Record<
     ],
     pod: [],
   };
-  for (const [name, text] of Object.entries(extra)) sections[name]?.push(text);
+  for (const [name, text] of Object.entries(options.config ?? {})) sections[name]?.push(text);
   return Object.entries(sections)
     .map(([name, lines]) => [`[${name}]`, ...lines, ''].join('\n'))
     .join('\n');

@@ -152,7 +152,9 @@ export class QemuDriver implements VmDriver {
 
   async list(): Promise<string[]> {
     const processes = await this.#processes();
-    return [...new Set([...processes.map(({ id }) => id), ...(await this.#runDir.list())])];
+    const ids = new Set([...processes.map(({ id }) => id), ...(await this.#runDir.list())]);
+    if (this.#probe.provingId !== undefined) ids.delete(this.#probe.provingId);
+    return [...ids];
   }
 
   /** Takes down what all VMs share; for tests and for uninstalling. Running VMs are not touched. */

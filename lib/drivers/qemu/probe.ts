@@ -48,11 +48,17 @@ export class AcceleratorProbe {
   readonly #exec: Exec;
   readonly #logger: Logger;
   #verdict: Promise<AcceleratorVerdict> | undefined;
+  #provingId: string | undefined;
 
   constructor(settings: QemuSettings, exec: Exec, logger: Logger) {
     this.#settings = settings;
     this.#exec = exec;
     this.#logger = logger;
+  }
+
+  /** The VM that is a proof just now: it belongs to no sandbox, and is no leftover either. */
+  get provingId(): string | undefined {
+    return this.#provingId;
   }
 
   /**
@@ -105,6 +111,7 @@ export class AcceleratorProbe {
   async #bootWithKvm(ctx: Context): Promise<{ readonly works: boolean; readonly detail: string }> {
     this.#logger.info('proving KVM by booting the guest once');
     const id = newId();
+    this.#provingId = id;
     const runDir = new RunDirectory(this.#settings.runDir);
     let process: HypervisorProcess | undefined;
     let session: QmpSession | undefined;
@@ -126,6 +133,7 @@ export class AcceleratorProbe {
       session?.destroy();
       await this.#end(process);
       await runDir.removeGone(id);
+      this.#provingId = undefined;
     }
   }
 

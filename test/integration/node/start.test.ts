@@ -1,0 +1,52 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { expect } from 'chai';
+
+import { eventually } from '../../tools/eventually.js';
+import { HerkosdProcess } from '../../tools/herkosd-process.js';
+
+describe('the start of a node', () => {
+  let daemon: HerkosdProcess | undefined;
+
+  afterEach(async () => daemon?.cleanUp());
+
+  it('proves the accelerator by a boot that its own sweep leaves alone', async function () {
+    this.timeout(120_000);
+    const started = await HerkosdProcess.start({ accel: 'auto' });
+    daemon = started;
+    await eventually(async () => {
+      const { status } = await started.client.runtime('status', {});
+      return (
+        status?.conditions?.some(({ type, status: is }) => type === 'RuntimeReady' && is === true) === true
+      );
+    });
+    const { info } = await started.client.runtime('status', { verbose: true });
+    const { accelerator, acceleratorWhy } = JSON.parse(info['config'] ?? '{}') as Record<string, string>;
+    expect(['kvm', 'tcg']).to.include(accelerator);
+    expect(acceleratorWhy).not.to.include('SIGKILL');
+    expect(await started.leftovers()).to.deep.equal([]);
+    if (accelerator === 'tcg' && !acceleratorWhy?.includes('no /dev/kvm')) {
+      // Proven once for this boot of the host, not at every start.
+      const remembered = await readFile(join(started.directory, 'state/accelerator.json'), 'utf8');
+      await started.crash();
+      await started.restart();
+      expect(await readFile(join(started.directory, 'state/accelerator.json'), 'utf8')).to.equal(remembered);
+    }
+  });
+
+  it('refuses a second daemon on the same socket, and says what to do', async () => {
+    daemon = await HerkosdProcess.start();
+    const second = await HerkosdProcess.prepare({ socket: daemon.socketPath });
+    try {
+      second.spawn();
+      await second.ended();
+      expect(await second.log())
+        .to.include('another process serves on')
+        .and.to.include(daemon.socketPath);
+    } finally {
+      await second.cleanUp();
+    }
+    await daemon.client.runtime('version', {});
+  });
+});
