@@ -115,17 +115,21 @@ async function sweep(room: PodRoom): Promise<void> {
       room.log.error('leftovers could not be removed', { what, error: messageOf(error) });
     }
   };
-  await Promise.all([
-    attempt('virtual machines', () =>
-      room.step(background(), 'sweeping virtual machines', 'sweepMs', (ctx) =>
-        parts.vms.sweep(ctx, sandboxes),
-      ),
-    ),
-    attempt('addresses', () =>
+  // Addresses first: plugins take their rules back more completely while the namespace is there.
+  const machines = async (): Promise<void> => {
+    await attempt('addresses', () =>
       room.step(background(), 'sweeping addresses', 'sweepMs', (ctx) =>
         parts.network.collectGarbage(ctx, sandboxes),
       ),
-    ),
+    );
+    await attempt('virtual machines', () =>
+      room.step(background(), 'sweeping virtual machines', 'sweepMs', (ctx) =>
+        parts.vms.sweep(ctx, sandboxes),
+      ),
+    );
+  };
+  await Promise.all([
+    machines(),
     attempt('files', () => sweepFiles(settings.stateDirectory, containers)),
   ]);
 }
