@@ -247,6 +247,9 @@ impl AsyncWrite for Connection {
         if self.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
+        if is_farewell(data) {
+            return Poll::Ready(Ok(data.len()));
+        }
         self.wire.poll_write(cx, data)
     }
 
@@ -257,6 +260,12 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+}
+
+/// A GOAWAY frame without an error (RFC 9113, 6.8): the answer to a client that says goodbye. That client
+/// closes at once, and the port cannot be closed from here, so the next one would get it.
+fn is_farewell(data: &[u8]) -> bool {
+    data.len() == 17 && data.starts_with(&[0, 0, 8, 7]) && data.ends_with(&[0; 4])
 }
 
 #[cfg(test)]
@@ -330,6 +339,21 @@ mod tests {
         first.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest.len(), PREFACE.len() + 20 * 4096);
         port.accept().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn says_errors_and_no_farewell() {
+        let (mut port, host) = port();
+        send(&host, PREFACE);
+        let mut connection = port.accept().await.unwrap();
+        let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+        connection.write_all(&frame).await.unwrap();
+        frame[16] = 1;
+        connection.write_all(&frame).await.unwrap();
+        let mut seen = [0; 40];
+        assert_eq!(nix::unistd::read(&host, &mut seen).unwrap(), 17);
+        assert_eq!(seen[..17], frame);
+        assert_eq!(nix::unistd::read(&host, &mut seen).unwrap_err(), nix::Error::EAGAIN);
     }
 
     #[tokio::test]
