@@ -10,12 +10,14 @@ import { Tree } from './tree.js';
 /**
  * Enough to find the root device and to answer the host: every module here is paid for at each cold boot.
  * crc32c_generic comes before libcrc32c, which looks for an implementation when it loads, as nothing in
- * the guest could load one on request.
+ * the guest could load one on request. nfit must not come later: the firmware tells of a plugged NVDIMM
+ * once, and nobody would hear it.
  */
 const initramfsModules = [
   'virtio_pci',
   'virtio_console',
   'virtio_pmem',
+  'nfit',
   'nd_pmem',
   'crc32c_generic',
   'erofs',
@@ -28,7 +30,6 @@ const rootModules = [
   'crc32c_intel',
   'ext4',
   'overlay',
-  'nfit',
   'virtio_rng',
   'virtio_mem',
   'virtio_balloon',
