@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { connect } from 'node:net';
+import type { Socket } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -102,12 +103,24 @@ async function rawBoot(): Promise<number> {
 
 /** The machine waits for `cont`: QMP's shortest conversation. */
 async function letRun(path: string): Promise<void> {
-  while ((await stat(path).catch(() => undefined)) === undefined) await delay(socketPollMs);
-  const socket = connect(path);
+  const socket = await connected(path);
   await once(socket, 'data');
   socket.write('{"execute":"qmp_capabilities"}\n');
   await once(socket, 'data');
   socket.write('{"execute":"cont"}\n');
   await once(socket, 'data');
   socket.destroy();
+}
+
+/** QEMU makes the socket's name before it listens, and gives no sign of either. */
+async function connected(path: string): Promise<Socket> {
+  for (;;) {
+    const socket = connect(path);
+    try {
+      await once(socket, 'connect');
+      return socket;
+    } catch {
+      await delay(socketPollMs);
+    }
+  }
 }
