@@ -50,7 +50,7 @@ pub struct Service {
 
 impl Service {
     /// Serves one connection until it ends, or until the VM may be powered off.
-    pub async fn serve(&self, connection: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+    pub async fn serve(&self, connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let server = AgentServer::new(self.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -64,12 +64,13 @@ impl Service {
         let mut serving = pin!(serving);
         let mut finished = self.guest.finished.subscribe();
         // However a connection ends, the next one is waited for.
-        tokio::select! {
-            _ = &mut serving => {}
-            _ = finished.wait_for(|finished| *finished) => {
-                serving.as_mut().graceful_shutdown();
-                let _ = tokio::time::timeout(FAREWELL, serving).await;
-            }
+        let farewell = tokio::select! {
+            _ = &mut serving => false,
+            _ = finished.wait_for(|finished| *finished) => true,
+        };
+        if farewell {
+            serving.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(FAREWELL, serving).await;
         }
     }
 }

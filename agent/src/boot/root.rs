@@ -92,7 +92,9 @@ async fn serve(sys: Arc<dyn Sys>) -> Outcome<()> {
         match accepted {
             Ok(connection) => {
                 let line = connection.line();
-                let _ = line.serve(service.serve(connection)).await;
+                let service = service.clone();
+                // A task of its own: a panic in it ends this connection and not PID 1.
+                let _ = tokio::spawn(async move { line.serve(service.serve(connection)).await }).await;
             }
             // The port has been unplugged: the host may plug it again.
             Err(error) => {

@@ -39,19 +39,21 @@ async fn run(
     let mut exec = exec::start(guest, &open.container_id, &open.oci_process, open.stdin).await?;
     let (stdin, terminal) = (exec.stdin.take(), exec.terminal.take());
     let outcome = tokio::select! {
-        code = relay(&mut exec, answers) => Some(code),
-        // Ends only when the caller breaks off or breaks the rules.
-        () = obey(requests, stdin, terminal) => None,
-        () = answers.closed() => None,
+        code = relay(&mut exec, answers) => Ok(code),
+        broken = obey(requests, stdin, terminal) => Err(broken),
+        () = answers.closed() => Err(Status::cancelled("the caller has gone")),
     };
     match outcome {
-        Some(code) => {
+        Ok(code) => {
             exec::tidy(guest, &open.container_id).await;
             let _ = answers.send(answer(Answer::ExitCode(code))).await;
+            Ok(())
         }
-        None => exec.kill(guest).await,
+        Err(status) => {
+            exec.kill(guest).await;
+            Err(status)
+        }
     }
-    Ok(())
 }
 
 /// Sends the output; the exit code when the process has ended and its output is complete.
@@ -72,14 +74,18 @@ async fn relay(exec: &mut Exec, answers: &Sender<ExecResponse>) -> u32 {
     tokio::join!(ending, out, err).0
 }
 
-/// Does what the caller sends. Returns when the call is broken off or a message breaks the rules; a caller
-/// who only has no more to send is waited with.
-async fn obey(mut requests: Streaming<ExecRequest>, mut stdin: Option<Sink>, terminal: Option<OwnedFd>) {
+/// Does what the caller sends. Returns, with the reason, only when the call is broken off or a message breaks
+/// the rules; a caller who just has no more to send goes on to be answered.
+async fn obey(
+    mut requests: Streaming<ExecRequest>,
+    mut stdin: Option<Sink>,
+    terminal: Option<OwnedFd>,
+) -> Status {
     loop {
         let request = match requests.message().await {
             Ok(Some(request)) => request.request,
             Ok(None) => break,
-            Err(_) => return,
+            Err(status) => return status,
         };
         match request {
             Some(Message::Stdin(data)) => {
@@ -96,7 +102,9 @@ async fn obey(mut requests: Streaming<ExecRequest>, mut stdin: Option<Sink>, ter
                 // A size that does not fit is the caller's loss alone.
                 let _ = terminal.as_ref().map(|terminal| resize(terminal, size.columns, size.rows));
             }
-            Some(Message::Open(_)) | None => return,
+            Some(Message::Open(_)) | None => {
+                return Fault::invalid("a message that is no input, no size and no end of input").into();
+            }
         }
     }
     drop(stdin);
