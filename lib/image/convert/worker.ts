@@ -1,4 +1,5 @@
 /** Entry of a worker thread: takes one job after the other from the pool. */
+import { setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
 
 import { HerkosError } from '../../base/errors.js';
@@ -9,6 +10,11 @@ import type { ConvertJob, FromWorker, JoinJob, ToWorker } from './messages.js';
 
 const port = parentPort;
 if (port === null) throw new Error('this file only runs as a worker thread');
+
+/** Pulls may take the time that nobody else wants: the kubelet's questions come first. */
+const niceness = 10;
+// Linux gives each thread a priority of its own, and 0 is the thread that asks (setpriority(2)).
+setPriority(0, niceness);
 
 function send(message: FromWorker): void {
   port?.postMessage(message);
