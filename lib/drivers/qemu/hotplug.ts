@@ -33,6 +33,8 @@ const undoTimeoutMs = 10_000;
 /** The NIC belongs to the pod, not to a container. */
 const podOwner = 'pod';
 const lockKey = 'plug';
+const unplugRetryMs = 2_000;
+const unplugTriesMax = 10;
 
 /** Plugs and unplugs the devices of one VM, and keeps the book of them. */
 export class Hotplug {
@@ -62,6 +64,7 @@ export class Hotplug {
   }
 
   async plugDisk(ctx: Context, owner: string, path: string): Promise<DeviceLocator> {
+    await this.#awaitLeft(ctx, path);
     return this.#exclusive(ctx, async () => {
       const there = this.#book.plugged('disk', path);
       if (there !== undefined) {
@@ -100,16 +103,8 @@ export class Hotplug {
    */
   async unplugGone(ctx: Context, owner: string): Promise<void> {
     const leaving = await this.#exclusive(ctx, () => this.#release(owner, this.#book.ownedBy(owner)));
-    if (leaving.length === 0) return;
-    const patience = withTimeout(ctx, this.#options.unplugTimeoutMs, 'unplugging');
-    try {
-      await abortable(patience, Promise.race([this.#gone(leaving), this.#session.lost]));
-    } catch (error) {
-      throwIfDone(ctx);
-      this.#warn('the guest does not let a device go; its port stays in use', error);
-    } finally {
-      patience.cancel();
-    }
+    if (!(await this.#haveLeft(ctx, leaving)))
+      this.#options.logger.warn('the guest does not let a device go; its port stays in use', { owner });
   }
 
   /** After a restart: makes the book agree with what QEMU has, and ends what was half done. */
@@ -210,11 +205,32 @@ export class Hotplug {
     entry.owners = [];
     await this.#save();
     if (there.length === 0) await this.#free(entry);
-    else if (canUnplug(entry)) await this.#startUnplug(entry);
+    else if (canUnplug(entry)) this.#startUnplug(entry);
   }
 
-  async #gone(leaving: readonly DeviceEntry[]): Promise<void> {
-    await Promise.all(leaving.map(async (entry) => this.#leaving.get(entry)?.gone));
+  /** A disk that is still leaving, as after a restart, is locked and cannot be plugged again before it is gone. */
+  async #awaitLeft(ctx: Context, path: string): Promise<void> {
+    const leaving = this.#book.entries.filter(({ kind, state, keys }) => {
+      return kind === 'disk' && state === 'leaving' && keys.includes(path);
+    });
+    if (!(await this.#haveLeft(ctx, leaving)))
+      throw new HerkosError('Unavailable', `the guest has not let go of disk ${path} yet; try again`);
+  }
+
+  /** False when the guest has kept one of them for the unplug timeout. */
+  async #haveLeft(ctx: Context, leaving: readonly DeviceEntry[]): Promise<boolean> {
+    if (leaving.length === 0) return true;
+    const gone = Promise.all(leaving.map(async (entry) => this.#leaving.get(entry)?.gone));
+    const patience = withTimeout(ctx, this.#options.unplugTimeoutMs, 'unplugging');
+    try {
+      await abortable(patience, Promise.race([gone, this.#session.lost]));
+      return true;
+    } catch {
+      throwIfDone(ctx);
+      return false;
+    } finally {
+      patience.cancel();
+    }
   }
 
   /** Returns the entries that nobody uses any more and that the guest is asked to let go. */
@@ -227,36 +243,54 @@ export class Hotplug {
       unused.push(entry);
     }
     if (entries.length > 0) await this.#save();
-    for (const entry of unused) await this.#startUnplug(entry);
+    for (const entry of unused) this.#startUnplug(entry);
     return unused;
   }
 
-  async #startUnplug(entry: DeviceEntry): Promise<void> {
-    if (!this.#leaving.has(entry)) this.#leaving.set(entry, new Leaving(deviceIds(entry)));
+  #startUnplug(entry: DeviceEntry): void {
+    if (this.#leaving.has(entry)) return;
+    const leaving = new Leaving(deviceIds(entry));
+    this.#leaving.set(entry, leaving);
+    void this.#insist(entry, leaving);
+  }
+
+  /** Asks until the device is gone: a guest that is still booting loses the request. */
+  async #insist(entry: DeviceEntry, leaving: Leaving): Promise<void> {
     const { command, args } = unplug(entry);
-    try {
-      await this.#session.execute(background(), command, args);
-    } catch (error) {
-      // "Already in the process of unplug" is no failure, and a dead VM has no devices.
-      if (classOf(error) !== 'Unavailable') this.#warn('QEMU did not take an unplug request', error);
+    for (let tried = 0; tried < unplugTriesMax && !leaving.isGone; tried += 1) {
+      try {
+        await this.#session.execute(background(), command, args);
+      } catch (error) {
+        if (classOf(error) === 'Unavailable') return;
+        // Gone before we listened: the daemon before us had asked, or the guest let go by itself.
+        if (error instanceof HerkosError && error.reason === 'QMP_DEVICE_NOT_FOUND') this.#onGone(entry);
+        else this.#options.logger.debug('QEMU did not take an unplug request', { error: messageOf(error) });
+      }
+      const pause = withTimeout(background(), unplugRetryMs, 'the guest');
+      await abortable(pause, Promise.race([leaving.gone, this.#session.lost])).catch(() => undefined);
+      pause.cancel();
     }
   }
 
   #onEvent(event: QmpEvent): void {
     const id = event.data['device'];
     if (event.name !== 'DEVICE_DELETED' || typeof id !== 'string') return;
-    for (const [entry, leaving] of this.#leaving) {
-      if (!leaving.take(id)) continue;
-      this.#leaving.delete(entry);
-      void this.#lock
-        .run(background(), lockKey, () => this.#free(entry))
-        .catch((error: unknown) => {
-          this.#warn('cannot free a port', error);
-        })
-        .finally(() => {
-          leaving.settle();
-        });
-    }
+    for (const [entry, leaving] of this.#leaving) if (leaving.take(id)) this.#onGone(entry);
+  }
+
+  #onGone(entry: DeviceEntry): void {
+    const leaving = this.#leaving.get(entry);
+    if (leaving === undefined || leaving.isGone) return;
+    leaving.isGone = true;
+    void this.#lock
+      .run(background(), lockKey, () => this.#free(entry))
+      .catch((error: unknown) => {
+        this.#warn('cannot free a port', error);
+      })
+      .finally(() => {
+        this.#leaving.delete(entry);
+        leaving.settle();
+      });
   }
 
   /** The devices are gone: removes what stood behind them and makes the place free. */
@@ -303,6 +337,7 @@ function canUnplug(entry: DeviceEntry): boolean {
 
 /** Devices of one entry that have not gone yet. */
 class Leaving {
+  isGone = false;
   readonly gone: Promise<void>;
   settle: () => void = () => undefined;
   readonly #ids: Set<string>;

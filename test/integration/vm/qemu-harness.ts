@@ -111,14 +111,13 @@ const preface = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
   Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]),
 ]);
-/** Grows with each try: a loaded machine answers late, and each greeting given up confuses the agent. */
-const answerWaitFirstMs = 500;
-const answerWaitMaxMs = 15_000;
+/** A loaded machine answers late, and each greeting given up confuses the agent: so ever longer. */
+const answerWaitsMs = [500, 1000, 2000, 4000, 8000, 15_000, 15_000];
 
 /** Resolves when the agent has answered an HTTP/2 greeting: then the whole guest is up. */
 async function agentAnswers(vm: RunningVm): Promise<void> {
-  let waitMs = answerWaitFirstMs;
-  while (!(await answersOnce(vm.agentSocketPath, waitMs))) waitMs = Math.min(waitMs * 2, answerWaitMaxMs);
+  for (const waitMs of answerWaitsMs) if (await answersOnce(vm.agentSocketPath, waitMs)) return;
+  throw new Error('the guest does not come up');
 }
 
 async function answersOnce(path: string, waitMs: number): Promise<boolean> {
