@@ -211,7 +211,7 @@ async function build(
       room.step(inner, 'plugging the image', 'plugMs', (step) => live.vm.plugLayers(step, id, layers)),
     (inner) =>
       room.step(inner, 'making the disk', 'diskMs', (step) =>
-        makeDisk(step, parts.exec, disk, settings.writableDiskBytes, live.vm.record.uid),
+        makeDisk(step, parts.exec, disk, settings.writableDiskBytes),
       ),
   );
   const writableDisk = await room.step(ctx, 'plugging the disk', 'plugMs', (step) =>

@@ -1,5 +1,5 @@
 /** The writable layer of a container: a sparse ext4 image, as big as the limit and as small as its content. */
-import { chown, mkdir, open, readdir, unlink } from 'node:fs/promises';
+import { mkdir, open, readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { Context } from '../base/context.js';
@@ -32,16 +32,10 @@ export function diskPath(stateDirectory: string, containerId: string): string {
 }
 
 /**
- * @param owner uid and gid of the VM's process, the only one that may open it (S2)
+ * Only root may open it until it is plugged: then it is given to the VM's user.
  * @throws ResourceExhausted when the node's disk is full
  */
-export async function makeDisk(
-  ctx: Context,
-  exec: Exec,
-  path: string,
-  sizeBytes: number,
-  owner: number,
-): Promise<void> {
+export async function makeDisk(ctx: Context, exec: Exec, path: string, sizeBytes: number): Promise<void> {
   if (sizeBytes < diskBytesMin)
     throw new HerkosError(
       'InvalidArgument',
@@ -55,7 +49,6 @@ export async function makeDisk(
       await file.close();
     }
     await exec.run(ctx, 'mkfs.ext4', [...mkfsOptions, path], { env: mkfsEnvironment });
-    if (owner !== process.getuid?.()) await chown(path, owner, owner);
   } catch (error) {
     if (isErrno(error, 'ENOSPC') || isErrno(error, 'EDQUOT'))
       throw new HerkosError('ResourceExhausted', 'the node’s disk is full: no room for a container’s disk', {

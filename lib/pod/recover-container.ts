@@ -54,7 +54,9 @@ async function recoverAlive(
     return;
   }
   if (phase !== 'created') {
-    if (phase === 'starting') await room.ledger.noteContainer(entry, toRunning(entry.record, nowUnixNano()));
+    // When it started is not known; before its end, if it has ended.
+    const startedAt = state.exit === undefined ? nowUnixNano() : entry.record.createdAt;
+    if (phase === 'starting') await room.ledger.noteContainer(entry, toRunning(entry.record, startedAt));
     await pumpAgain(room, entry);
   }
   if (state.phase === 'exited' && state.exit !== undefined) onGuestExit(room, state.exit);

@@ -20,7 +20,7 @@ import { beginRemoveSandbox } from './remove-sandbox.js';
 import type { PodRoom } from './room.js';
 import { either } from './steps.js';
 import { beginStop, failSandbox } from './stop-sandbox.js';
-import { supervise } from './supervise.js';
+import { reachGuest, supervise } from './supervise.js';
 import { orRetry, teardown } from './teardown.js';
 
 /** Sandboxes looked after at a time: each may wait for its guest. */
@@ -128,10 +128,7 @@ async function sweep(room: PodRoom): Promise<void> {
       ),
     );
   };
-  await Promise.all([
-    machines(),
-    attempt('files', () => sweepFiles(settings.stateDirectory, containers)),
-  ]);
+  await Promise.all([machines(), attempt('files', () => sweepFiles(settings.stateDirectory, containers))]);
 }
 
 function mayHaveVm(record: SandboxRecord): boolean {
@@ -179,7 +176,7 @@ async function recoverReady(room: PodRoom, entry: SandboxEntry): Promise<void> {
   const ended = either(room.life, live.scope);
   try {
     const guest = await room.step(ended, 'reaching the guest again', 'agentLostMs', (ctx) =>
-      room.parts.guests.connect(ctx, vm.agentSocketPath),
+      reachGuest(room, ctx, vm),
     );
     live.setGuest(guest);
     const states = await room.step(ended, 'listing containers', 'guestMs', (ctx) =>

@@ -8,7 +8,7 @@ import { messageOf } from '../base/errors.js';
 import { onGuestExit } from './container-exit.js';
 import type { LivePod } from './live-pod.js';
 import { vmEnded } from './live-pod.js';
-import type { Guest } from './ports.js';
+import type { Guest, PodVm } from './ports.js';
 import type { SandboxEntry } from './registry.js';
 import type { PodRoom } from './room.js';
 import { failSandbox } from './stop-sandbox.js';
@@ -65,24 +65,34 @@ async function watchExits(room: PodRoom, entry: SandboxEntry, session: Context, 
 
 /** A new connection; undefined when the pod stops first, or the guest stayed away too long and was given up. */
 async function reconnect(room: PodRoom, entry: SandboxEntry, live: LivePod): Promise<Guest | undefined> {
-  const { agentLostMs, retryFirstMs, retryMaxMs } = room.settings.deadlines;
+  const { agentLostMs } = room.settings.deadlines;
   const ctx = withTimeout(live.link, agentLostMs, 'reaching the guest’s agent again');
-  let why = '';
   try {
-    for (let delayMs = retryFirstMs; ; delayMs = Math.min(delayMs * 2, retryMaxMs)) {
-      try {
-        return await room.parts.guests.connect(ctx, live.vm.agentSocketPath);
-      } catch (error) {
-        why = messageOf(error);
-      }
-      await sleep(ctx, delayMs);
-    }
-  } catch {
-    if (live.link.signal.aborted) return undefined;
-    failSandbox(room, entry, `the guest’s agent could not be reached for ${String(agentLostMs)} ms: ${why}`);
+    return await reachGuest(room, ctx, live.vm);
+  } catch (error) {
+    if (!isOver(live.link))
+      failSandbox(
+        room,
+        entry,
+        `the guest’s agent could not be reached for ${String(agentLostMs)} ms: ${messageOf(error)}`,
+      );
     return undefined;
   } finally {
     ctx.cancel();
+  }
+}
+
+/** A connection to a guest that runs already: tried until the context ends. @throws the last error then */
+export async function reachGuest(room: PodRoom, ctx: Context, vm: PodVm): Promise<Guest> {
+  const { retryFirstMs, retryMaxMs } = room.settings.deadlines;
+  for (let delayMs = retryFirstMs; ; delayMs = Math.min(delayMs * 2, retryMaxMs)) {
+    try {
+      return await room.parts.guests.connect(ctx, vm.agentSocketPath);
+    } catch (error) {
+      if (isOver(ctx)) throw error;
+      room.log.debug('a guest was not reached', { vm: vm.record.id, error: messageOf(error) });
+    }
+    await sleep(ctx, delayMs);
   }
 }
 

@@ -124,7 +124,7 @@ export class LogPump {
     let rest: Buffer = nothing;
     const output = guest.readOutput(ctx, this.#options.containerId, name, position);
     state.output = output;
-    output.acknowledge(this.#options.writer.written[name].offset);
+    this.#acknowledge(this.#options.writer.written);
     for await (const chunk of output) {
       if (ctx.signal.aborted) return;
       if (chunk.offset > position) {
@@ -182,9 +182,19 @@ export class LogPump {
       this.#waiting = [];
       this.#waitingBytes = 0;
       if (!(await this.#persist(batch, next))) return;
-      for (const [name, state] of this.#streams) state.output?.acknowledge(next[name].offset);
+      this.#acknowledge(next);
       this.#wakeRoomWaiters();
     }
+  }
+
+  #acknowledge(next: StreamCursors): void {
+    for (const [name, { output }] of this.#streams)
+      try {
+        output?.acknowledge(next[name].offset);
+      } catch (error) {
+        // The guest keeps a little more for a little longer; nothing is lost by that.
+        this.#options.log.debug('an acknowledgement failed', { stream: name, error: messageOf(error) });
+      }
   }
 
   /** Tries until it is in the log and in the cursor; false when the pump was closed first. */

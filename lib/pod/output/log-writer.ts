@@ -63,7 +63,7 @@ export class LogWriter {
     const named = await options.files.open(options.logPath, false);
     if (cursor === undefined) return new LogWriter(options, named ?? (await openFresh(options)), streamStart);
     const last = named?.inode === cursor.inode ? named : await findLast(options, cursor);
-    const written = last === undefined ? cursor.streams : await countBeyond(last, cursor);
+    const written = await countOrClose(last, named, cursor);
     // A rename without a reopen leaves us on the old file; a reopen that was cut short leaves a new one there.
     const current = named ?? last ?? (await openFresh(options));
     if (last !== undefined && last !== current) await last.close();
@@ -170,6 +170,19 @@ async function findLast(options: LogWriterOptions, cursor: OutputCursor): Promis
   if (cursor.inode === '') return undefined;
   const path = await options.files.findByInode(dirname(options.logPath), cursor.inode);
   return path === undefined ? undefined : options.files.open(path, false);
+}
+
+async function countOrClose(
+  last: OpenLog | undefined,
+  named: OpenLog | undefined,
+  cursor: OutputCursor,
+): Promise<StreamCursors> {
+  try {
+    return last === undefined ? cursor.streams : await countBeyond(last, cursor);
+  } catch (error) {
+    for (const file of new Set([last, named])) await file?.close();
+    throw error;
+  }
 }
 
 /** Counts the complete lines beyond the cursor and cuts a torn one off. */

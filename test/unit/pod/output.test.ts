@@ -70,7 +70,8 @@ class DyingFiles {
   }
 
   #guard(log: OpenLog): OpenLog {
-    this.#open.push(log);
+    if (this.isGone) void log.close();
+    else this.#open.push(log);
     const part = (data: Buffer): Promise<void> => log.append(data.subarray(0, Math.ceil(data.length * 0.6)));
     return {
       inode: log.inode,

@@ -36,7 +36,7 @@ describe('the writable disk', () => {
   it('is a sound, sparse ext4 file system of the size that was set', async () => {
     const path = diskPath(directory, 'a'.repeat(64));
     const size = 10 * 1024 ** 3;
-    await makeDisk(background(), systemExec, path, size, process.getuid?.() ?? 0);
+    await makeDisk(background(), systemExec, path, size);
     const status = await stat(path);
     expect(status.size).to.equal(size);
     expect(status.blocks * 512).to.be.lessThan(4 * 1024 * 1024);
@@ -47,7 +47,7 @@ describe('the writable disk', () => {
   });
 
   it('is refused when it is too small to be one', async () => {
-    const tiny = makeDisk(background(), systemExec, diskPath(directory, 'b'.repeat(64)), 4096, 0);
+    const tiny = makeDisk(background(), systemExec, diskPath(directory, 'b'.repeat(64)), 4096);
     expect(messageOf(await rejection(tiny))).to.match(/too small/);
   });
 

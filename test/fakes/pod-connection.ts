@@ -1,0 +1,103 @@
+/** The agent's side of a connection to a guest in memory. */
+import type { Context } from '../../lib/base/context.js';
+import { abortable } from '../../lib/base/context.js';
+import { HerkosError } from '../../lib/base/errors.js';
+import type { Guest } from '../../lib/pod/ports.js';
+import type { Carry } from './pod-fake-ports.js';
+import type { FakeVm, FakeWorld } from './pod-world.js';
+
+/** A connection to the VM's guest, as the agent's socket gives it. */
+export function connectGuest(call: Carry, world: FakeWorld, ctx: Context, vm: FakeVm): Promise<Guest> {
+  if (!vm.isAlive) throw new HerkosError('Unavailable', 'the virtual machine is gone');
+  if (vm.guest.frozen)
+    return abortable(
+      ctx,
+      new Promise<Guest>((_resolve, reject) => {
+        const drop = (): void => {
+          vm.connections.delete(drop);
+          reject(new HerkosError('Unavailable', 'the connection to the guest is lost'));
+        };
+        vm.connections.add(drop);
+      }),
+    );
+  const connection = new AbortController();
+  const lost = new Promise<void>((resolve) => {
+    connection.signal.addEventListener('abort', () => {
+      resolve();
+    });
+  });
+  const drop = (): void => {
+    vm.connections.delete(drop);
+    connection.abort(new HerkosError('Unavailable', 'the connection to the guest is lost'));
+  };
+  vm.connections.add(drop);
+  return Promise.resolve(guestOf(call, world, vm, connection.signal, lost, drop));
+}
+
+function guestOf(
+  call: Carry,
+  world: FakeWorld,
+  vm: FakeVm,
+  connection: AbortSignal,
+  lost: Promise<void>,
+  drop: () => void,
+): Guest {
+  const state = vm.guest;
+  /** A context that also ends with the connection. */
+  const link = (ctx: Context): Context => ({ ...ctx, signal: AbortSignal.any([ctx.signal, connection]) });
+  const use = <T>(name: string, ctx: Context, effect: () => T): Promise<T> => {
+    const linked = link(ctx);
+    if (state.frozen) return abortable(linked, new Promise<T>(() => undefined));
+    return abortable(linked, call(`guest.${name}`, linked, effect));
+  };
+  return {
+    info: {
+      agentVersion: '1',
+      kernelRelease: '6.1.0-fake',
+      ociRuntimeVersion: '1',
+      bootMs: 1,
+      memoryBytes: 1,
+      cpus: 1,
+    },
+    lost,
+    setupPod: (ctx, setup) =>
+      use('setupPod', ctx, () => {
+        state.setup = setup;
+      }),
+    createContainer: (ctx, request) =>
+      use('createContainer', ctx, () => {
+        state.create(request);
+      }),
+    startContainer: (ctx, id) =>
+      use('startContainer', ctx, () => {
+        state.container(id).start();
+      }),
+    signalContainer: (ctx, id, signal) =>
+      use('signalContainer', ctx, () => {
+        state.container(id).signal(signal);
+      }),
+    removeContainerGone: (ctx, id) =>
+      use('removeContainer', ctx, () => {
+        state.remove(id);
+      }),
+    listContainers: (ctx) => use('listContainers', ctx, () => state.list()),
+    watchExits: (ctx) => state.watchExits(link(ctx)),
+    readOutput: (ctx, id, stream, from) => state.container(id).stream(stream).read(link(ctx), from),
+    exec: (ctx, request) =>
+      use('exec', ctx, () => {
+        world.execs.push({
+          containerId: request.containerId,
+          process: JSON.parse(request.ociProcess.toString()) as unknown,
+        });
+        return world.execResult;
+      }),
+    shutdown: (ctx) =>
+      use('shutdown', ctx, () => {
+        vm.die();
+      }),
+    close: () => {
+      drop();
+      return Promise.resolve();
+    },
+  };
+}

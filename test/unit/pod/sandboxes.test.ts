@@ -1,0 +1,217 @@
+/** What the kubelet relies on of sandboxes (cri-behaviour §1.3-1.6, 1.10). */
+import { expect } from 'chai';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+
+import { background } from '../../../lib/base/context.js';
+import { classOf } from '../../../lib/base/errors.js';
+import { containerConfig, sandboxConfig } from '../../fakes/pod-configs.js';
+import { PodHarness, expectClass } from '../../fakes/pod-harness.js';
+import { eventually } from '../../tools/eventually.js';
+import { rejection } from '../../tools/rejection.js';
+
+const ctx = background();
+
+describe('pod sandboxes', function () {
+  this.timeout(20_000);
+  let h: PodHarness;
+
+  beforeEach(async () => {
+    h = await PodHarness.create();
+  });
+
+  afterEach(async () => {
+    await h.close();
+  });
+
+  it('echo what was asked for, and say how they came to be', async () => {
+    const config = sandboxConfig();
+    const record = await h.pods.runSandbox(ctx, config, 'herkos');
+    expect(record.config).to.deep.equal(config);
+    expect(record.runtimeHandler).to.equal('herkos');
+    expect(record.network?.ips).to.deep.equal(['10.1.2.3', 'fd00::3']);
+    expect(BigInt(record.createdAt) > 0n).to.equal(true);
+    expect(record.timings.map((one) => one.phase)).to.include.members(['vm', 'network', 'guest', 'total']);
+    const facts = await h.pods.describeSandbox(record.id);
+    expect(facts).to.include.keys('vm', 'timings', 'guest');
+    expect(() => JSON.stringify(facts)).not.to.throw();
+    const { guest, nics } = h.world.vm(record.id);
+    expect(nics).to.deep.equal(['02:00:00:00:00:01']);
+    expect(guest.setup?.hosts).to.match(/10\.1\.2\.3\tbox\n/);
+  });
+
+  it('are found by id and by unique prefix', async () => {
+    const [one, two] = [await h.run(), await h.run()];
+    expect(h.pods.sandbox(one.slice(0, 20)).id).to.equal(one);
+    expect(h.pods.sandbox(two).id).to.equal(two);
+    expect(() => h.pods.sandbox('')).to.throw(/there is no pod sandbox/);
+    expect(() => h.pods.sandbox('zz')).to.throw(/there is no pod sandbox/);
+  });
+
+  it('refuse a reserved name, and free it when removed', async () => {
+    const config = sandboxConfig();
+    const both = await Promise.allSettled([
+      h.pods.runSandbox(ctx, config, ''),
+      h.pods.runSandbox(ctx, config, ''),
+    ]);
+    expect(both.map((one) => one.status).sort()).to.deep.equal(['fulfilled', 'rejected']);
+    await expectClass(h.pods.runSandbox(ctx, config, ''), 'AlreadyExists', /is reserved/);
+    const [only] = h.pods.sandboxes();
+    await h.pods.removeSandbox(ctx, only?.id ?? '');
+    await h.pods.runSandbox(ctx, config, '');
+  });
+
+  it('refuse the namespaces of the node, and unknown handlers', async () => {
+    const options = sandboxConfig().namespaceOptions;
+    for (const change of [{ network: 'NODE' }, { pid: 'NODE' }, { ipc: 'NODE' }] as const)
+      await expectClass(
+        h.pods.runSandbox(ctx, sandboxConfig({ namespaceOptions: { ...options, ...change } }), ''),
+        'InvalidArgument',
+        /RuntimeClass/,
+      );
+    await expectClass(h.pods.runSandbox(ctx, sandboxConfig(), 'runc'), 'InvalidArgument', /runc/);
+    await expectClass(
+      h.pods.runSandbox(ctx, sandboxConfig({ logDirectory: '/var/log/../x' }), ''),
+      'InvalidArgument',
+    );
+    await expectClass(
+      h.pods.runSandbox(ctx, sandboxConfig({ hostname: 'a\nb' }), ''),
+      'InvalidArgument',
+      /hostname/,
+    );
+    expect(h.daemon.calls.filter((call) => call === 'acquire')).to.deep.equal([]);
+  });
+
+  it('stop and go again and again, known or not', async () => {
+    const id = await h.run();
+    await Promise.all([h.pods.stopSandbox(ctx, id), h.pods.stopSandbox(ctx, id)]);
+    await h.pods.stopSandbox(ctx, id);
+    expect(h.daemon.calls.filter((call) => call === 'destroyGone')).to.have.length(1);
+    await Promise.all([h.pods.removeSandbox(ctx, id), h.pods.removeSandbox(ctx, id)]);
+    await h.pods.removeSandbox(ctx, id);
+    await h.pods.stopSandbox(ctx, 'nobody');
+    await h.pods.stopContainer(ctx, 'nobody', 1);
+    await h.pods.removeContainer(ctx, 'nobody');
+  });
+
+  it('take their containers along when they stop, with the true exit codes', async () => {
+    const id = await h.run();
+    const [running, ended] = [
+      await h.start(id, 'echo last words; sleep', { logPath: 'a' }),
+      await h.start(id, 'exit 7'),
+    ];
+    const created = await h.create(id);
+    await eventually(() => h.pods.container(ended).phase === 'exited');
+    await h.pods.stopSandbox(ctx, id);
+    expect(h.pods.container(running).exit).to.include({ code: 137, reason: 'Error' });
+    expect(h.pods.container(ended).exit).to.include({ code: 7 });
+    expect(h.pods.container(created)).to.include({ phase: 'exited', startedAt: '0' });
+    expect(await readFile(join(h.world.logDirectory, 'a'), 'utf8')).to.match(/last words\n$/);
+    await expectClass(h.pods.createContainer(ctx, id, containerConfig('sleep')), 'FailedPrecondition');
+    await expectClass(h.pods.startContainer(ctx, created), 'FailedPrecondition');
+    await expectClass(h.pods.createContainer(ctx, 'nobody', containerConfig('sleep')), 'NotFound');
+  });
+
+  it('are NOTREADY at once when the VM dies, and everything of them is given back', async () => {
+    const id = await h.run();
+    const container = await h.start(id);
+    const events: string[] = [];
+    h.daemon.pods.listen((event) => events.push(`${event.kind} ${event.change}`));
+    h.world.vm(id).die('qemu: out of luck');
+    await eventually(() => h.pods.sandbox(id).phase !== 'ready');
+    expect(h.pods.container(container)).to.include({ phase: 'exited' });
+    expect(h.pods.container(container).exit).to.include({ code: 255, reason: 'Unknown' });
+    expect(h.pods.sandbox(id).failure).to.match(/out of luck/);
+    expect(events).to.deep.equal(['sandbox stopped', 'container stopped']);
+    await eventually(() => h.pods.sandbox(id).phase === 'notready');
+    expect(h.world.networks.size + h.world.vms.size).to.equal(0);
+  });
+
+  it('wake whoever waits for something of them when the VM dies', async () => {
+    const id = await h.run();
+    const container = await h.start(id, 'trap');
+    const stop = h.pods.stopContainer(ctx, container, 3_600);
+    h.daemon.fail('guest.exec', 'hang');
+    const exec = rejection(h.pods.execSync(ctx, container, ['true'], 0));
+    h.daemon.fail('guest.createContainer', 'hang');
+    const creation = rejection(h.create(id));
+    await eventually(() => h.daemon.calls.filter((call) => call === 'guest.createContainer').length === 2);
+    h.world.vm(id).die();
+    await stop;
+    expect(classOf(await exec)).to.equal('Unavailable');
+    expect(classOf(await creation)).to.equal('Unavailable');
+    expect(h.pods.containers()).to.have.length(1);
+  });
+
+  it('are given up when their agent stays away', async () => {
+    const id = await h.run();
+    const container = await h.start(id);
+    h.world.vm(id).guest.frozen = true;
+    h.world.vm(id).dropConnections();
+    await eventually(() => h.pods.sandbox(id).phase === 'notready');
+    expect(h.pods.sandbox(id).failure).to.match(/could not be reached for 300 ms/);
+    expect(h.pods.container(container).exit).to.include({ code: 255, reason: 'Unknown' });
+    expect(h.world.vms.size + h.world.networks.size).to.equal(0);
+  });
+
+  it('whose guest hangs when the daemon starts again are given up too', async () => {
+    const id = await h.run();
+    h.world.vm(id).guest.frozen = true;
+    await h.daemon.kill();
+    const next = await h.world.daemon();
+    expect(next.pods.sandbox(id).phase).to.equal('notready');
+    expect(next.pods.sandbox(id).failure).to.match(/could not be taken over/);
+    await next.pods.close();
+  });
+
+  it('are listed while they are recovered, and requests wait until it is known what became of them', async () => {
+    const id = await h.run();
+    const container = await h.start(id);
+    await h.daemon.kill();
+    const { guest } = h.world.vm(id);
+    guest.frozen = true;
+    const next = h.world.incarnation();
+    await next.pods.load();
+    expect(next.pods.sandbox(id).phase).to.equal('ready');
+    const recovered = next.pods.recover();
+    const stopped = next.pods.stopContainer(ctx, container, 0);
+    guest.frozen = false;
+    h.world.vm(id).dropConnections();
+    await Promise.all([recovered, stopped]);
+    expect(next.pods.container(container).phase).to.equal('exited');
+    await next.pods.close();
+  });
+
+  it('outlive a lost connection, and the ends that happened meanwhile are seen', async () => {
+    const id = await h.run();
+    const container = await h.start(id, 'echo one; sleep', { logPath: 'a' });
+    const { guest } = h.world.vm(id);
+    h.world.vm(id).dropConnections();
+    guest.container(container).stdout.write('two\n');
+    guest.container(container).end(5);
+    await eventually(() => h.pods.container(container).phase === 'exited');
+    expect(h.pods.container(container).exit).to.include({ code: 5 });
+    expect(await readFile(join(h.world.logDirectory, 'a'), 'utf8')).to.match(/one\n\S+ stdout F two\n$/);
+  });
+  it('answers lists of a thousand pods from memory', async () => {
+    const id = await h.run();
+    await h.create(id);
+    const [sandbox] = h.world.sandboxes.values();
+    const [container] = h.world.containers.values();
+    if (sandbox === undefined || container === undefined) throw new Error('there is nothing to copy');
+    for (let n = 1; n <= 1000; n += 1) {
+      const copyId = n.toString(16).padStart(64, '0');
+      h.world.sandboxes.set(copyId, { ...sandbox, id: copyId, phase: 'notready' });
+      h.world.containers.set(copyId, { ...container, id: copyId, sandboxId: copyId, phase: 'exited' });
+    }
+    await h.daemon.kill();
+    const next = await h.world.daemon();
+    const before = next.calls.length;
+    expect(next.pods.sandboxes()).to.have.length(1001);
+    expect(next.pods.containers()).to.have.length(1001);
+    await wait(0);
+    expect(next.calls.length).to.equal(before);
+    await next.pods.close();
+  });
+});
