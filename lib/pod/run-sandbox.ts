@@ -20,7 +20,7 @@ import { networkRequestOf, retryTeardown } from './teardown.js';
 
 /**
  * Makes a pod's VM and network. The name is reserved from the first moment until the sandbox is removed or
- * undone (docs/decisions/0010). When the caller has gone before the answer, everything is undone: it could
+ * undone (docs/decisions/0006). When the caller has gone before the answer, everything is undone: it could
  * not know the id. @throws AlreadyExists for a reserved name; any failure leaves nothing behind
  */
 export async function runSandbox(
