@@ -53,12 +53,16 @@ export interface VmRequest {
   readonly cgroupParent: string;
 }
 
-/** A pod's VM. After `exited` settles every call fails with `Unavailable`. */
-export interface PodVm {
+/** A pod's VM with its place on the node. */
+export interface PodVm extends VmControls {
   readonly record: VmRecord;
   /** Path of the network namespace that QEMU runs in. */
   readonly netnsPath: string;
   readonly tap: string;
+}
+
+/** What can be done with a VM that runs. After `exited` settles every call fails with `Unavailable`. */
+export interface VmControls {
   /** Host side of the agent's virtio-serial port. */
   readonly agentSocketPath: string;
   /** Settles at once when the process ends, however it ends; never rejects (R4). */

@@ -6,9 +6,8 @@
  *   destroy  process killed → cgroup → netns → run directory → record
  */
 import type { Context } from '../base/context.js';
-import type { Accelerator, DeviceLocator, VmExit, VmRecord } from '../model/vm.js';
-import type { LayerDevice } from '../model/image.js';
-import type { RecordStore } from '../pod/ports.js';
+import type { Accelerator, VmRecord } from '../model/vm.js';
+import type { RecordStore, VmControls } from '../pod/ports.js';
 
 export type VmStore = RecordStore<VmRecord>;
 
@@ -42,18 +41,10 @@ export interface VmSpec {
   readonly cgroup: ProcessCgroup;
 }
 
-/** A running hypervisor process; the same calls as `PodVm`, without the room's bookkeeping. */
-export interface RunningVm {
+/** A running hypervisor process. */
+export interface RunningVm extends VmControls {
   readonly pid: number;
   readonly processStartTicks: string;
-  readonly agentSocketPath: string;
-  readonly exited: Promise<VmExit>;
-  plugNic(ctx: Context, mac: string): Promise<void>;
-  plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]>;
-  plugDisk(ctx: Context, owner: string, path: string): Promise<DeviceLocator>;
-  unplugGone(ctx: Context, owner: string): Promise<void>;
-  powerDown(ctx: Context): Promise<void>;
-  kill(ctx: Context): Promise<void>;
   /** Lets go of the process without touching it: the daemon shuts down, the VM goes on. */
   release(): Promise<void>;
 }

@@ -5,6 +5,7 @@ import { newId } from '../../lib/base/ids.js';
 import type { ContainerRecord } from '../../lib/model/container.js';
 import type { SandboxRecord } from '../../lib/model/sandbox.js';
 import { nowUnixNano } from '../../lib/model/time.js';
+import { containerConfig, sandboxConfig } from '../fakes/pod-configs.js';
 import { HerkosdProcess } from '../tools/herkosd-process.js';
 import { pushBigImage } from './big-image.js';
 import { RegistryProcess } from '../tools/registry-process.js';
@@ -84,8 +85,6 @@ async function writeRecords(stateDir: string): Promise<void> {
   }
 }
 
-const namespaceOptions = { network: 'POD', pid: 'CONTAINER', ipc: 'POD', targetId: '' } as const;
-
 function labelsOf(name: string): Record<string, string> {
   return {
     'io.kubernetes.pod.name': name,
@@ -100,18 +99,10 @@ function sandboxRecord(index: number): SandboxRecord {
   return {
     schemaVersion: 1,
     id: newId(),
-    config: {
+    config: sandboxConfig({
       metadata: { name, uid: `uid-${name}`, namespace: 'bench', attempt: 0 },
-      hostname: name,
-      logDirectory: '',
-      portMappings: [],
       labels: labelsOf(name),
-      annotations: {},
-      cgroupParent: '',
-      sysctls: {},
-      namespaceOptions,
-      privileged: false,
-    },
+    }),
     runtimeHandler: '',
     createdAt: nowUnixNano(),
     phase: 'notready',
@@ -126,38 +117,10 @@ function containerRecord(sandbox: SandboxRecord, number: number): ContainerRecor
     schemaVersion: 1,
     id: newId(),
     sandboxId: sandbox.id,
-    config: {
+    config: containerConfig('sleep 1', {
       metadata: { name: `container-${String(number)}`, attempt: 0 },
-      image: 'bench',
-      userSpecifiedImage: 'bench',
-      command: ['/bin/true'],
-      args: [],
-      workingDir: '',
-      envs: [],
-      mounts: [],
       labels: labelsOf(sandbox.config.metadata.name),
-      annotations: {},
-      logPath: '',
-      stdin: false,
-      stdinOnce: false,
-      tty: false,
-      resources: {},
-      security: {
-        privileged: false,
-        namespaceOptions,
-        supplementalGroups: [],
-        supplementalGroupsPolicy: 'Merge',
-        readonlyRootfs: false,
-        noNewPrivs: false,
-        addCapabilities: [],
-        dropCapabilities: [],
-        addAmbientCapabilities: [],
-        maskedPaths: [],
-        readonlyPaths: [],
-        seccomp: { type: 'Unconfined' },
-      },
-      stopSignal: '',
-    },
+    }),
     imageId: `sha256:${'0'.repeat(64)}`,
     imageRef: `sha256:${'0'.repeat(64)}`,
     user: { uid: 0, gid: 0, supplementalGroups: [] },
