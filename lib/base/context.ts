@@ -19,6 +19,8 @@ export interface CancellableContext extends Context {
 }
 
 const never = new AbortController().signal;
+/** What a timer can wait at most; a longer wait would end at once. */
+const timerMsMax = 2 ** 31 - 1;
 
 /** A context that never ends: for start-up, recovery and undo work. */
 export function background(): Context {
@@ -111,11 +113,14 @@ function derive(parent: Context, timeoutMs: number, what: string): CancellableCo
   else {
     if (parent.signal !== never) parent.signal.addEventListener('abort', onParent, { once: true });
     if (Number.isFinite(timeoutMs)) {
-      timer = setTimeout(() => {
-        controller.abort(
-          new HerkosError('DeadlineExceeded', `${what} took longer than ${String(timeoutMs)} ms`),
-        );
-      }, timeoutMs);
+      timer = setTimeout(
+        () => {
+          controller.abort(
+            new HerkosError('DeadlineExceeded', `${what} took longer than ${String(timeoutMs)} ms`),
+          );
+        },
+        Math.min(timeoutMs, timerMsMax),
+      );
     }
   }
   return {

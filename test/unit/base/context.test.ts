@@ -62,6 +62,13 @@ describe('base/context', () => {
     parent.cancel();
   });
 
+  it('does not take a deadline beyond what timers can wait for one that has passed', async () => {
+    const ctx = withTimeout(background(), 2 ** 40, 'for ever');
+    await sleep(ctx, 5);
+    expect(ctx.signal.aborted).to.equal(false);
+    ctx.cancel();
+  });
+
   it('carries the earlier of two deadlines', () => {
     const outer = withTimeout(background(), 1_000, 'outer');
     const inner = withTimeout(outer, 60_000, 'inner');
