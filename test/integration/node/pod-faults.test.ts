@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { expect } from 'chai';
+import Long from 'long';
 
 import { eventually } from '../../tools/eventually.js';
 import { NodeFixture, containerStates } from '../../tools/node-fixture.js';
@@ -43,7 +44,7 @@ describe('a node with pods in trouble', () => {
     const pids = await node.vmPids();
     for (const pid of pids) process.kill(pid, 'SIGSTOP');
     const { client } = node.daemon;
-    await client.runtime('stopContainer', { containerId: container, timeout: 1 as never });
+    await client.runtime('stopContainer', { containerId: container, timeout: Long.ONE });
     expect((await node.containerStatus(container)).state).to.equal(containerStates.CONTAINER_EXITED);
     await client.runtime('stopPodSandbox', { podSandboxId: pod });
     expect(await node.isReady(pod)).to.equal(false);

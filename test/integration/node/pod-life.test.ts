@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 
 import { expect } from 'chai';
+import Long from 'long';
 
 import type { runtime } from '#gen/cri/v1/api.js';
 
@@ -76,7 +77,7 @@ describe('a pod in its own VM, as a client sees it', () => {
   });
 
   it('says how a container ended', async () => {
-    const limit = 20 * 1024 * 1024;
+    const limit = Long.fromNumber(20 * 1024 * 1024);
     const cases = [
       { name: 'good', script: 'exit 0', code: 0, reason: 'Completed' },
       { name: 'bad', script: 'echo said; exit 3', code: 3, reason: 'Error' },
@@ -107,7 +108,7 @@ describe('a pod in its own VM, as a client sees it', () => {
     const request = {
       containerId: container,
       cmd: ['sh', '-c', 'sleep 4321 & sleep 4321'],
-      timeout: 1 as never,
+      timeout: Long.ONE,
     };
     let code: unknown;
     try {
