@@ -25,8 +25,9 @@ const initramfsModules = [
 
 /** For containers; loaded while the agent serves already. The faster checksum of a CPU may not exist: that is no failure. */
 const rootModules = [
-  'virtio_blk',
+  // First: a pod's network is set up while the others load.
   'virtio_net',
+  'virtio_blk',
   'crc32c_intel',
   'ext4',
   'overlay',

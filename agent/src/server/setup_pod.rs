@@ -18,9 +18,13 @@ pub async fn setup_pod(guest: &Arc<Guest>, request: SetupPodRequest) -> Outcome<
     let settings = Arc::new(settings);
     let (sys, files) = (guest.sys.clone(), settings.clone());
     blocking(move || pod::write_files(sys.as_ref(), &files)).await?;
-    guest.modules().await?;
+    // Not after all modules: an interface is waited for, and its driver is the first of them.
     net::apply(&guest.sys, &guest.devices, interfaces).await?;
-    // After the interfaces, because some settings belong to one of them.
+    // After the interfaces, because some settings belong to one of them; others belong to a module.
+    if settings.sysctls.is_empty() {
+        return Ok(());
+    }
+    guest.modules().await?;
     let sys = guest.sys.clone();
     blocking(move || pod::set_sysctls(sys.as_ref(), &settings)).await
 }
