@@ -95,6 +95,11 @@ export interface SandboxRecord {
   readonly timings: readonly PhaseTiming[];
 }
 
+/** What the guest has in /etc/machine-id: as random as the sandbox's id, of which it is the beginning. */
+export function machineIdOf(record: SandboxRecord): string {
+  return record.id.slice(0, 32);
+}
+
 /** `name_namespace_uid_attempt`: reserved while the sandbox exists. */
 export function sandboxName(metadata: SandboxMetadata): string {
   return [metadata.name, metadata.namespace, metadata.uid, String(metadata.attempt)].join('_');

@@ -10,6 +10,9 @@ export type Accelerator = 'kvm' | 'tcg';
 /** How a pod came by its VM. */
 export type VmSource = 'cold' | 'clone' | 'pool';
 
+/** Where tenants are not told apart: all pods of the node may share templates. */
+export const defaultDomain = 'default';
+
 export interface VmShape {
   readonly vcpus: number;
   readonly memoryMib: number;
@@ -25,9 +28,14 @@ export type DeviceLocator =
 /** One VM as it is kept on disk; enough to find and adopt the process after a restart. */
 export interface VmRecord {
   readonly schemaVersion: 1;
-  /** The id of the sandbox it belongs to. */
+  /** Its own: 64 hex digits, as a sandbox's. A VM that was made for its pod has the sandbox's id. */
   readonly id: string;
+  /** The sandbox it belongs to; empty while it waits in the pool. */
+  readonly sandboxId: string;
+  /** It shares memory only with VMs of the same domain (S4). */
+  readonly domain: string;
   readonly driver: string;
+  /** What it booted with. */
   readonly shape: VmShape;
   readonly accelerator: Accelerator;
   readonly source: VmSource;

@@ -49,7 +49,10 @@ export interface VmProvider {
 
 export interface VmRequest {
   readonly sandboxId: string;
+  /** What the pod needs; a VM that starts smaller is brought to it by `resize` once its guest answers. */
   readonly shape: VmShape;
+  /** Who may share memory with whom (S4): a tenant's name, or `default`. */
+  readonly domain: string;
   readonly cgroupParent: string;
 }
 
@@ -73,6 +76,17 @@ export interface VmControls {
   plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]>;
   /** Plugs a raw disk image, writable. */
   plugDisk(ctx: Context, owner: string, path: string): Promise<DeviceLocator>;
+  /**
+   * Plugs a virtio-serial port that the guest knows as `name`. QEMU is the client: it connects to
+   * `socketPath`, where somebody listens whom the VM's user may reach, and again whenever the listener
+   * comes back.
+   */
+  plugPort(ctx: Context, owner: string, name: string, socketPath: string): Promise<void>;
+  /**
+   * Brings the machine to so many vCPUs and so much memory, up or down, never below what it booted with.
+   * Resolves with what the guest has taken: it may keep memory that is in use, and vCPUs it does not let go.
+   */
+  resize(ctx: Context, size: VmShape): Promise<VmShape>;
   /** Unplugs what `owner` plugged and nobody else uses. A guest that ignores the request cannot block: bounded by ctx. */
   unplugGone(ctx: Context, owner: string): Promise<void>;
   /** Asks the guest's firmware to power down; resolves when asked. */
@@ -121,8 +135,11 @@ export interface PodImages {
 
 /** The agent inside the VM; implemented by `drivers/guest`. Everything it says is bounded and checked (S1). */
 export interface GuestConnector {
-  /** Connects and says hello; waits for a guest that is still booting until ctx ends. */
-  connect(ctx: Context, agentSocketPath: string): Promise<Guest>;
+  /**
+   * Connects and says hello; waits for a guest that is still booting until ctx ends. `machineId`: 32 hex
+   * digits, the same on every connection to one VM.
+   */
+  connect(ctx: Context, agentSocketPath: string, machineId: string): Promise<Guest>;
 }
 
 export interface Guest {
@@ -139,6 +156,10 @@ export interface Guest {
   watchExits(ctx: Context): AsyncIterable<GuestExit>;
   readOutput(ctx: Context, containerId: string, stream: OutputStreamName, fromOffset: bigint): GuestOutput;
   exec(ctx: Context, request: GuestExec): Promise<GuestExecResult>;
+  /** Changes the limits of a container; `ociResources`: linux.resources of its config.json, as JSON. */
+  updateContainer(ctx: Context, containerId: string, ociResources: Buffer): Promise<void>;
+  /** Brings plugged processors online; resolves when there are `count`. */
+  onlineCpus(ctx: Context, count: number): Promise<void>;
   shutdown(ctx: Context): Promise<void>;
   /** Ends the connection; the guest goes on. Idempotent. */
   close(): Promise<void>;

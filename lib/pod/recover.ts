@@ -176,7 +176,7 @@ async function recoverReady(room: PodRoom, entry: SandboxEntry): Promise<void> {
   const ended = either(room.life, live.scope);
   try {
     const guest = await room.step(ended, 'reaching the guest again', 'agentLostMs', (ctx) =>
-      reachGuest(room, ctx, vm),
+      reachGuest(room, ctx, entry, vm),
     );
     live.setGuest(guest);
     const states = await room.step(ended, 'listing containers', 'guestMs', (ctx) =>

@@ -6,6 +6,8 @@ import type { Rollback } from '../base/rollback.js';
 import { withRollback } from '../base/rollback.js';
 import type { NetworkAttachment } from '../model/network.js';
 import type { PhaseTiming, SandboxConfig, SandboxRecord } from '../model/sandbox.js';
+import { machineIdOf } from '../model/sandbox.js';
+import { defaultDomain } from '../model/vm.js';
 import { toReady, withNetworkRequested } from '../model/sandbox-state.js';
 import { nowUnixNano } from '../model/time.js';
 import { checkSandbox } from './check-sandbox.js';
@@ -107,11 +109,13 @@ async function connectAndAttach(
           'waiting for the guest to boot',
           'bootMs',
           (step) =>
-            room.parts.guests.connect(step, vm.agentSocketPath).then((connected) => {
-              // At once, so that whatever fails from here on finds it to close.
-              live.setGuest(connected);
-              return connected;
-            }),
+            room.parts.guests
+              .connect(step, vm.agentSocketPath, machineIdOf(entry.record))
+              .then((connected) => {
+                // At once, so that whatever fails from here on finds it to close.
+                live.setGuest(connected);
+                return connected;
+              }),
           (late) => void late.close(),
         ),
       ),
@@ -183,6 +187,7 @@ async function acquire(room: PodRoom, ctx: Context, entry: SandboxEntry): Promis
       room.parts.vms.acquire(step, {
         sandboxId: id,
         shape: room.parts.sizing(config),
+        domain: defaultDomain,
         cgroupParent: config.cgroupParent,
       }),
     () => {

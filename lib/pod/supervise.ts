@@ -5,6 +5,7 @@
 import type { Context } from '../base/context.js';
 import { sleep, withCancel, withTimeout } from '../base/context.js';
 import { messageOf } from '../base/errors.js';
+import { machineIdOf } from '../model/sandbox.js';
 import { onGuestExit } from './container-exit.js';
 import type { LivePod } from './live-pod.js';
 import { vmEnded } from './live-pod.js';
@@ -68,7 +69,7 @@ async function reconnect(room: PodRoom, entry: SandboxEntry, live: LivePod): Pro
   const { agentLostMs } = room.settings.deadlines;
   const ctx = withTimeout(live.link, agentLostMs, 'reaching the guest’s agent again');
   try {
-    return await reachGuest(room, ctx, live.vm);
+    return await reachGuest(room, ctx, entry, live.vm);
   } catch (error) {
     if (!isOver(live.link))
       failSandbox(
@@ -83,11 +84,16 @@ async function reconnect(room: PodRoom, entry: SandboxEntry, live: LivePod): Pro
 }
 
 /** A connection to a guest that runs already: tried until the context ends. @throws the last error then */
-export async function reachGuest(room: PodRoom, ctx: Context, vm: PodVm): Promise<Guest> {
+export async function reachGuest(
+  room: PodRoom,
+  ctx: Context,
+  entry: SandboxEntry,
+  vm: PodVm,
+): Promise<Guest> {
   const { retryFirstMs, retryMaxMs } = room.settings.deadlines;
   for (let delayMs = retryFirstMs; ; delayMs = Math.min(delayMs * 2, retryMaxMs)) {
     try {
-      return await room.parts.guests.connect(ctx, vm.agentSocketPath);
+      return await room.parts.guests.connect(ctx, vm.agentSocketPath, machineIdOf(entry.record));
     } catch (error) {
       if (isOver(ctx)) throw error;
       room.log.debug('a guest was not reached', { vm: vm.record.id, error: messageOf(error) });

@@ -1,6 +1,6 @@
 import type { Context } from '../base/context.js';
 import type { LayerDevice } from '../model/image.js';
-import type { DeviceLocator, VmExit, VmRecord } from '../model/vm.js';
+import type { DeviceLocator, VmExit, VmRecord, VmShape } from '../model/vm.js';
 import type { PodVm } from '../pod/ports.js';
 import type { RunningVm } from './ports.js';
 
@@ -39,6 +39,14 @@ export class ManagedVm implements PodVm {
 
   async unplugGone(ctx: Context, owner: string): Promise<void> {
     await this.#running.unplugGone(ctx, owner);
+  }
+
+  async plugPort(ctx: Context, owner: string, name: string, socketPath: string): Promise<void> {
+    await this.#running.plugPort(ctx, owner, name, socketPath);
+  }
+
+  async resize(ctx: Context, size: VmShape): Promise<VmShape> {
+    return this.#running.resize(ctx, size);
   }
 
   async powerDown(ctx: Context): Promise<void> {

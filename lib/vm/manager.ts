@@ -6,6 +6,7 @@ import { KeyedLock } from '../base/keyed-lock.js';
 import type { Logger } from '../base/logger.js';
 import { Rollback } from '../base/rollback.js';
 import type { VmRecord } from '../model/vm.js';
+import { defaultDomain } from '../model/vm.js';
 import type { PodVm, VmProvider, VmRequest } from '../pod/ports.js';
 import { ManagedVm } from './managed-vm.js';
 import type { CgroupFactory, NetnsFactory, RunningVm, VmDriver, VmStore } from './ports.js';
@@ -54,6 +55,8 @@ export class VmManager implements VmProvider {
       const record: VmRecord = {
         schemaVersion: 1,
         id: sandboxId,
+        sandboxId,
+        domain: request.domain,
         driver: this.#options.driver.name,
         shape,
         accelerator: verdict.accelerator,
@@ -210,6 +213,8 @@ export class VmManager implements VmProvider {
     return {
       schemaVersion: 1,
       id,
+      sandboxId: '',
+      domain: defaultDomain,
       driver: this.#options.driver.name,
       shape: { vcpus: 1, memoryMib: 0 },
       accelerator: 'tcg',

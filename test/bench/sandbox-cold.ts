@@ -15,6 +15,7 @@ import { HerkosdProcess, testAccelerator } from '../tools/herkosd-process.js';
 import { sandboxConfig } from '../tools/pod-config.js';
 import type { Bench } from './bench.js';
 import { row, timed } from './bench.js';
+import { testMachineId } from '../tools/machine-id.js';
 
 const rounds = 7;
 const bootTimeoutMs = 60_000;
@@ -89,7 +90,7 @@ async function rawBoot(): Promise<number> {
   try {
     return await underDeadline(background(), bootTimeoutMs, 'a raw boot', async (ctx) => {
       await letRun(paths.qmpSocket);
-      const agent = await new AgentConnector().connect(ctx, paths.agentSocket);
+      const agent = await new AgentConnector().connect(ctx, paths.agentSocket, testMachineId);
       const ms = performance.now() - began;
       await agent.close();
       return ms;

@@ -91,6 +91,14 @@ function guestOf(
         });
         return world.execResult;
       }),
+    updateContainer: (ctx, id, resources) =>
+      use('updateContainer', ctx, () => {
+        state.container(id).resources = JSON.parse(resources.toString()) as unknown;
+      }),
+    onlineCpus: (ctx, count) =>
+      use('onlineCpus', ctx, () => {
+        state.cpus = count;
+      }),
     shutdown: (ctx) =>
       use('shutdown', ctx, () => {
         vm.die();

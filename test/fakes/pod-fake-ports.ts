@@ -120,6 +120,8 @@ export class FakePorts {
       record: {
         schemaVersion: 1,
         id: vm.id,
+        sandboxId: vm.id,
+        domain: 'default',
         driver: 'fake',
         shape: { vcpus: 1, memoryMib: 256 },
         accelerator: 'tcg',
@@ -142,6 +144,15 @@ export class FakePorts {
       plugLayers: (ctx, owner, layers) =>
         use('plugLayers', ctx, () => layers.map((layer) => plug(owner, layer.path))),
       plugDisk: (ctx, owner, path) => use('plugDisk', ctx, () => plug(owner, path)),
+      plugPort: (ctx, owner, name) =>
+        use('plugPort', ctx, () => {
+          plug(owner, name);
+        }),
+      resize: (ctx, size) =>
+        use('resize', ctx, () => {
+          vm.size = size;
+          return size;
+        }),
       unplugGone: (ctx, owner) =>
         use('unplugGone', ctx, () => {
           vm.plugged.delete(owner);

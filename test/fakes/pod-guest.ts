@@ -82,6 +82,8 @@ export class FakeStream {
 }
 
 export class FakeContainer {
+  /** Of the last updateContainer. */
+  resources: unknown;
   phase: GuestContainerState['phase'] = 'created';
   exit: GuestExit | undefined;
   readonly stdout = new FakeStream();
@@ -134,6 +136,7 @@ export class FakeContainer {
 
 export class FakeGuestState {
   setup: GuestPodSetup | undefined;
+  cpus = 1;
   readonly containers = new Map<string, FakeContainer>();
   readonly exits: GuestExit[] = [];
   readonly exitSeen = new Signal();

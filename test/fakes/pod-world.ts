@@ -16,7 +16,7 @@ import type { Logger } from '../../lib/base/logger.js';
 import type { ContainerRecord } from '../../lib/model/container.js';
 import type { ImageRecord } from '../../lib/model/image.js';
 import type { SandboxRecord } from '../../lib/model/sandbox.js';
-import type { VmExit } from '../../lib/model/vm.js';
+import type { VmExit, VmShape } from '../../lib/model/vm.js';
 import { PodService } from '../../lib/pod/pods.js';
 import type { GuestExecResult } from '../../lib/pod/ports.js';
 import type { PodDeadlines } from '../../lib/pod/settings.js';
@@ -43,6 +43,8 @@ export class FakeVm {
   readonly guest = new FakeGuestState();
   readonly nics: string[] = [];
   readonly exited: Promise<VmExit>;
+  /** What it was last resized to. */
+  size: VmShape = { vcpus: 1, memoryMib: 256 };
   isAlive = true;
   readonly connections = new Set<() => void>();
   #resolveExited: (exit: VmExit) => void = () => undefined;

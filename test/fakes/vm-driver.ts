@@ -5,14 +5,14 @@ import type { Context } from '../../lib/base/context.js';
 import { throwIfDone } from '../../lib/base/context.js';
 import { HerkosError, messageOf } from '../../lib/base/errors.js';
 import type { LayerDevice } from '../../lib/model/image.js';
-import type { DeviceLocator, VmExit, VmRecord } from '../../lib/model/vm.js';
+import type { DeviceLocator, VmExit, VmRecord, VmShape } from '../../lib/model/vm.js';
 import type { AcceleratorVerdict, RunningVm, VmDriver, VmSpec } from '../../lib/vm/ports.js';
 
 const layerStepBytes = 2 * 1024 * 1024;
 
 interface Device {
   readonly key: string;
-  readonly kind: 'layer' | 'disk' | 'nic';
+  readonly kind: 'layer' | 'disk' | 'nic' | 'port';
   readonly port: number;
   readonly owners: Set<string>;
 }
@@ -24,6 +24,7 @@ export class FakeProcess {
   /** A guest that ignores requests keeps its devices. */
   deaf = false;
   poweredDown = false;
+  size: VmShape;
   #settle: (exit: VmExit) => void = () => undefined;
 
   constructor(
@@ -31,6 +32,7 @@ export class FakeProcess {
     readonly record: VmRecord,
     readonly procsFiles: readonly string[],
   ) {
+    this.size = record.shape;
     this.exited = new Promise((resolve) => {
       this.#settle = resolve;
     });
@@ -162,9 +164,24 @@ class FakeRunningVm implements RunningVm {
     for (const device of [...devices]) {
       device.owners.delete(owner);
       // As on real hypervisors, layers stay for the next container.
-      if (device.owners.size === 0 && device.kind === 'disk' && !deaf)
+      if (device.owners.size === 0 && (device.kind === 'disk' || device.kind === 'port') && !deaf)
         devices.splice(devices.indexOf(device), 1);
     }
+  }
+
+  async plugPort(ctx: Context, owner: string, name: string, _socketPath: string): Promise<void> {
+    await this.#check(ctx);
+    if (!this.#process.devices.some(({ key }) => key === name)) this.#add(name, 'port', owner);
+  }
+
+  async resize(ctx: Context, size: VmShape): Promise<VmShape> {
+    await this.#check(ctx);
+    const { shape } = this.#process.record;
+    this.#process.size = {
+      vcpus: Math.max(shape.vcpus, size.vcpus),
+      memoryMib: Math.max(shape.memoryMib, size.memoryMib),
+    };
+    return this.#process.size;
   }
 
   async powerDown(ctx: Context): Promise<void> {

@@ -36,6 +36,9 @@ export interface HerkosdOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
+/** Daemons that were not cleaned up yet, for the report of a test that fails. */
+export const runningDaemons = new Set<HerkosdProcess>();
+
 export class HerkosdProcess {
   readonly instance: string;
   /** Everything of this daemon on disk. */
@@ -48,6 +51,7 @@ export class HerkosdProcess {
     this.instance = instance;
     this.directory = directory;
     this.#options = options;
+    runningDaemons.add(this);
   }
 
   /** Writes the configuration and starts the daemon; resolves when it answers. */
@@ -167,6 +171,7 @@ export class HerkosdProcess {
   /** Ends the daemon and removes everything of this instance, whatever state it is in. */
   async cleanUp(): Promise<void> {
     await this.crash();
+    runningDaemons.delete(this);
     this.#client?.close();
     await sweepLeftovers(this.instance, this.directory);
     const bridge = bridgeName(this.instance);

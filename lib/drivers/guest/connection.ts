@@ -99,6 +99,15 @@ export class GuestConnection implements Guest {
     return runExec(ctx, this.#link, request);
   }
 
+  async updateContainer(ctx: Context, containerId: string, ociResources: Buffer): Promise<void> {
+    const message = { containerId: ownId(containerId), ociResources };
+    await this.#link.call(ctx, agent.updateContainer, message, 'changing a container’s limits in the guest');
+  }
+
+  async onlineCpus(ctx: Context, count: number): Promise<void> {
+    await this.#link.call(ctx, agent.onlineCpus, { cpus: count }, 'bringing processors online in the guest');
+  }
+
   async shutdown(ctx: Context): Promise<void> {
     try {
       await this.#link.call(ctx, agent.shutdown, {}, 'shutting the guest down');

@@ -30,12 +30,12 @@ export class AgentConnector implements GuestConnector {
    * agent opens its port. A guest whose last connection was cut may first send what was left of that,
    * which is no HTTP/2: then a new connection is made.
    */
-  async connect(ctx: Context, agentSocketPath: string): Promise<Guest> {
+  async connect(ctx: Context, agentSocketPath: string, machineId: string): Promise<Guest> {
     let delayMs = connectRetryFirstMs;
     let last: unknown;
     for (let attempt = 1; attempt <= connectAttemptsMax; attempt += 1) {
       try {
-        return await this.#attempt(ctx, agentSocketPath);
+        return await this.#attempt(ctx, agentSocketPath, machineId);
       } catch (error) {
         if (ctx.signal.aborted) throw ended(ctx, last);
         if (!isWorthAnother(error)) throw error;
@@ -51,13 +51,14 @@ export class AgentConnector implements GuestConnector {
     });
   }
 
-  async #attempt(ctx: Context, agentSocketPath: string): Promise<Guest> {
+  async #attempt(ctx: Context, agentSocketPath: string, machineId: string): Promise<Guest> {
     const link = new GuestLink(agentSocketPath);
     try {
       const request = {
         protocolVersion,
         hostTimeUnixNano: Long.fromString(nowUnixNano()),
         entropy: randomBytes(entropyBytes),
+        machineId: Buffer.from(machineId, 'hex'),
       };
       const answer = await link.call(ctx, agent.hello, request, 'saying hello to the guest');
       return new GuestConnection(link, checkedInfo(answer));

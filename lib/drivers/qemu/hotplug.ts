@@ -6,7 +6,7 @@ import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import { KeyedLock } from '../../base/keyed-lock.js';
 import type { Logger } from '../../base/logger.js';
 import type { LayerDevice } from '../../model/image.js';
-import type { DeviceLocator } from '../../model/vm.js';
+import type { DeviceLocator, VmShape } from '../../model/vm.js';
 import type { DeviceBook, DeviceEntry } from './device-book.js';
 import { locatorOf } from './device-book.js';
 import { deviceIds, plugDisk, plugFiles, plugNic, removeBackends, unplug } from './device-commands.js';
@@ -76,6 +76,14 @@ export class Hotplug {
       await this.#plug(ctx, entry, () => plugDisk(entry, path));
       return locatorOf(entry, 0);
     });
+  }
+
+  plugPort(_ctx: Context, _owner: string, name: string, _socketPath: string): Promise<void> {
+    return Promise.reject(new HerkosError('Unimplemented', `cannot plug port ${name} yet`));
+  }
+
+  resize(_ctx: Context, size: VmShape): Promise<VmShape> {
+    return Promise.reject(new HerkosError('Unimplemented', `cannot resize to ${JSON.stringify(size)} yet`));
   }
 
   /** In the order of `layers`. What another owner has plugged is shared. */

@@ -3,7 +3,7 @@ import { background, underDeadline } from '../../base/context.js';
 import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import type { Logger } from '../../base/logger.js';
 import type { LayerDevice } from '../../model/image.js';
-import type { DeviceLocator, VmExit } from '../../model/vm.js';
+import type { DeviceLocator, VmExit, VmShape } from '../../model/vm.js';
 import type { RunningVm } from '../../vm/ports.js';
 import { isObject } from '../../wire/qmp/message.js';
 import { agentPortId } from './command-line.js';
@@ -66,6 +66,14 @@ export class QemuVm implements RunningVm {
   async unplugGone(ctx: Context, owner: string): Promise<void> {
     if (this.#state === 'ended') return;
     await this.#whileLive(() => this.hotplug.unplugGone(ctx, owner));
+  }
+
+  async plugPort(ctx: Context, owner: string, name: string, socketPath: string): Promise<void> {
+    await this.#whileLive(() => this.hotplug.plugPort(ctx, owner, name, socketPath));
+  }
+
+  async resize(ctx: Context, size: VmShape): Promise<VmShape> {
+    return this.#whileLive(() => this.hotplug.resize(ctx, size));
   }
 
   async powerDown(ctx: Context): Promise<void> {

@@ -14,6 +14,7 @@ import type { Guest, GuestContainer } from '../../../lib/pod/ports.js';
 import type { RunningVm } from '../../../lib/vm/ports.js';
 import type { GuestAgentHarness } from '../../suites/guest-agent.js';
 import { qemuHarness } from '../vm/qemu-harness.js';
+import { testMachineId } from '../../tools/machine-id.js';
 
 const ctx = background();
 const diskBytes = 16 * 1024 * 1024;
@@ -62,7 +63,7 @@ export async function guestVm(overrides: Partial<QemuSettings> = {}): Promise<Gu
       layer,
       guestRoot: harness.settings.guest.root ?? '',
       connect: async () => {
-        const guest = await new AgentConnector().connect(ctx, vm.agentSocketPath);
+        const guest = await new AgentConnector().connect(ctx, vm.agentSocketPath, testMachineId);
         guests.push(guest);
         return guest;
       },

@@ -90,7 +90,12 @@ describe('VMs of a node, with real namespaces, cgroups and records', () => {
   it('puts the process under its limits and takes everything away again', async () => {
     const vms = manager();
     const sandboxId = newId();
-    const vm = await vms.acquire(ctx, { sandboxId, shape, cgroupParent: `${parent}/pod1` });
+    const vm = await vms.acquire(ctx, {
+      sandboxId,
+      shape,
+      domain: 'default',
+      cgroupParent: `${parent}/pod1`,
+    });
     const membership = (await readFile(`/proc/${String(vm.record.pid)}/cgroup`, 'utf8'))
       .split('\n')
       .filter((line) => line.endsWith(`${parent}/pod1/herkos-${sandboxId}`));
@@ -117,7 +122,7 @@ describe('VMs of a node, with real namespaces, cgroups and records', () => {
 
   it('goes on with a VM after a restart and sees its end', async () => {
     const [first, sandboxId] = [manager(), newId()];
-    const vm = await first.acquire(ctx, { sandboxId, shape, cgroupParent: '' });
+    const vm = await first.acquire(ctx, { sandboxId, shape, domain: 'default', cgroupParent: '' });
     await first.release();
     const again = await manager().adopt(ctx, sandboxId);
     expect(again?.record).to.deep.equal(vm.record);
@@ -134,7 +139,9 @@ describe('VMs of a node, with real namespaces, cgroups and records', () => {
       list: () => harness.driver.list(ctx),
     });
     const sandboxId = newId();
-    const error = await rejection(manager(failing).acquire(ctx, { sandboxId, shape, cgroupParent: '' }));
+    const error = await rejection(
+      manager(failing).acquire(ctx, { sandboxId, shape, domain: 'default', cgroupParent: '' }),
+    );
     expect(error).to.have.property('message', 'no');
     expect(await cgroupsNamed(sandboxId, parent)).to.deep.equal([]);
     expect(await readdir('/run/netns')).not.to.include(`${harness.settings.instance}-${sandboxId}`);
@@ -143,7 +150,7 @@ describe('VMs of a node, with real namespaces, cgroups and records', () => {
 
   it('sweeps the VM of a daemon that is gone, and says what it found', async () => {
     const sandboxId = newId();
-    const vm = await manager().acquire(ctx, { sandboxId, shape, cgroupParent: '' });
+    const vm = await manager().acquire(ctx, { sandboxId, shape, domain: 'default', cgroupParent: '' });
     expect(await manager().sweep(ctx, new Set([sandboxId]))).to.deep.equal([]);
     expect(await manager().sweep(ctx, new Set())).to.have.length(1);
     await vm.exited;

@@ -12,6 +12,7 @@ import { QemuDriver } from '../../../lib/drivers/qemu/driver.js';
 import { loadGuestFiles } from '../../../lib/drivers/qemu/guest-files.js';
 import { qemuDefaults } from '../../../lib/drivers/qemu/settings.js';
 import type { QemuSettings } from '../../../lib/drivers/qemu/settings.js';
+import { defaultDomain } from '../../../lib/model/vm.js';
 import type { VmRecord } from '../../../lib/model/vm.js';
 import type { RunningVm } from '../../../lib/vm/ports.js';
 import type { VmDriverHarness } from '../../suites/vm-driver.js';
@@ -93,6 +94,8 @@ function newRecord(instance: string, id = newId()): VmRecord {
   return {
     schemaVersion: 1,
     id,
+    sandboxId: id,
+    domain: defaultDomain,
     driver: 'qemu',
     shape: { vcpus: 1, memoryMib: 192 },
     accelerator: 'tcg',

@@ -27,6 +27,8 @@ async function fakeHarness(): Promise<VmDriverHarness> {
         record: {
           schemaVersion: 1,
           id: newId(),
+          sandboxId: '',
+          domain: 'default',
           driver: 'fake',
           shape: { vcpus: 1, memoryMib: 128 },
           accelerator: 'tcg',

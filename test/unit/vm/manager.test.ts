@@ -116,9 +116,10 @@ describe('vm manager', () => {
 
   const request = (
     sandboxId = newId(),
-  ): { sandboxId: string; shape: typeof shape; cgroupParent: string } => ({
+  ): { sandboxId: string; shape: typeof shape; domain: string; cgroupParent: string } => ({
     sandboxId,
     shape,
+    domain: 'default',
     cgroupParent: '/kubepods/pod1',
   });
 

@@ -5,13 +5,14 @@ import type { Guest } from '../../../../lib/pod/ports.js';
 import { FakeAgent } from '../../../fakes/guest-agent.js';
 import { guestAgentSuite } from '../../../suites/guest-agent.js';
 import type { GuestAgentHarness } from '../../../suites/guest-agent.js';
+import { testMachineId } from '../../../tools/machine-id.js';
 
 async function fakeHarness(): Promise<GuestAgentHarness> {
   const fake = await FakeAgent.listen();
   const guests: Guest[] = [];
   return {
     connect: async () => {
-      const guest = await new AgentConnector().connect(background(), fake.socketPath);
+      const guest = await new AgentConnector().connect(background(), fake.socketPath, testMachineId);
       guests.push(guest);
       return guest;
     },

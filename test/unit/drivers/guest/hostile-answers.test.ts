@@ -18,6 +18,7 @@ import { rejection } from '../../../tools/rejection.js';
 
 import { Undone, answer, forever, growthBytesMax, silent } from './hostile-bench.js';
 import type { Callback, TwoWay, Writer } from './hostile-bench.js';
+import { testMachineId } from '../../../tools/machine-id.js';
 
 const id = newId();
 
@@ -301,7 +302,7 @@ describe('a hostile guest', () => {
       readOutput: silent,
       exec: silent,
     });
-    const guest = await new AgentConnector().connect(forever, fake.socketPath);
+    const guest = await new AgentConnector().connect(forever, fake.socketPath, testMachineId);
     const all = [
       guest.listContainers(forever),
       guest.watchExits(forever)[Symbol.asyncIterator]().next(),

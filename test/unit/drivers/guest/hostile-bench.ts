@@ -7,6 +7,7 @@ import { AgentConnector } from '../../../../lib/drivers/guest/connector.js';
 import type { Guest } from '../../../../lib/pod/ports.js';
 import { FakeAgent } from '../../../fakes/guest-agent.js';
 import type { AgentOverrides } from '../../../fakes/guest-agent.js';
+import { testMachineId } from '../../../tools/machine-id.js';
 
 export const forever = background();
 /** How much this process may grow while a guest sends without end. */
@@ -43,7 +44,7 @@ export class Undone {
   async connected(overrides: AgentOverrides): Promise<Guest> {
     const fake = await FakeAgent.listen(overrides);
     this.push(() => fake.close());
-    const guest = await new AgentConnector().connect(forever, fake.socketPath);
+    const guest = await new AgentConnector().connect(forever, fake.socketPath, testMachineId);
     this.push(() => guest.close());
     return guest;
   }

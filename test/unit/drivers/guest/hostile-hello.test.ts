@@ -18,6 +18,7 @@ import { growthDuring } from '../../../tools/memory-growth.js';
 import { rejection } from '../../../tools/rejection.js';
 
 import { Undone, answer, forever, growthBytesMax, silent } from './hostile-bench.js';
+import { testMachineId } from '../../../tools/machine-id.js';
 
 describe('a hostile guest at the start', () => {
   const undo = new Undone();
@@ -28,7 +29,7 @@ describe('a hostile guest at the start', () => {
   const helloFails = async (hello: Sent<'HelloResponse'>): Promise<unknown> => {
     const fake = await FakeAgent.listen({ hello: answer(hello) });
     undo.push(() => fake.close());
-    return rejection(new AgentConnector().connect(forever, fake.socketPath));
+    return rejection(new AgentConnector().connect(forever, fake.socketPath, testMachineId));
   };
   /** Tries to connect for a moment; returns the error and how many connections were tried. */
   const garbage = async (
@@ -38,7 +39,7 @@ describe('a hostile guest at the start', () => {
     const guest = await GarbageGuest.listen(behave);
     undo.push(() => guest.close());
     const ctx = withTimeout(forever, timeoutMs, 'the hello');
-    const error = await rejection(new AgentConnector().connect(ctx, guest.socketPath));
+    const error = await rejection(new AgentConnector().connect(ctx, guest.socketPath, testMachineId));
     ctx.cancel();
     // Whatever was tried is closed, also from our side.
     await eventually(() => guest.open === 0);
@@ -77,7 +78,7 @@ describe('a hostile guest at the start', () => {
       const fake = await FakeAgent.listen({ hello: silent });
       undo.push(() => fake.close());
       const ctx = withTimeout(forever, 200, 'the hello');
-      const error = await rejection(new AgentConnector().connect(ctx, fake.socketPath));
+      const error = await rejection(new AgentConnector().connect(ctx, fake.socketPath, testMachineId));
       ctx.cancel();
       expect(error).to.have.property('class', 'DeadlineExceeded');
     });
@@ -151,7 +152,9 @@ describe('a hostile guest at the start', () => {
     });
 
     it('because nobody is there', async () => {
-      const error = await rejection(new AgentConnector().connect(forever, '/nonexistent/agent.sock'));
+      const error = await rejection(
+        new AgentConnector().connect(forever, '/nonexistent/agent.sock', testMachineId),
+      );
       expect(error).to.have.property('class', 'Unavailable');
       expect((error as HerkosError).message).to.contain('ENOENT');
     });
