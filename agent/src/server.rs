@@ -189,6 +189,20 @@ impl Agent for Service {
         Ok(response)
     }
 
+    async fn update_container(
+        &self,
+        _request: Request<api::UpdateContainerRequest>,
+    ) -> Result<Response<api::UpdateContainerResponse>, Status> {
+        Err(Status::unimplemented("cannot change limits yet"))
+    }
+
+    async fn online_cpus(
+        &self,
+        _request: Request<api::OnlineCpusRequest>,
+    ) -> Result<Response<api::OnlineCpusResponse>, Status> {
+        Err(Status::unimplemented("cannot bring processors online yet"))
+    }
+
     async fn shutdown(
         &self,
         _request: Request<api::ShutdownRequest>,

@@ -62,7 +62,12 @@ mod tests {
     }
 
     fn good() -> HelloRequest {
-        HelloRequest { protocol_version: 1, host_time_unix_nano: 5, entropy: vec![1; 512] }
+        HelloRequest {
+            protocol_version: 1,
+            host_time_unix_nano: 5,
+            entropy: vec![1; 512],
+            machine_id: vec![],
+        }
     }
 
     #[test]
