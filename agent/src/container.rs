@@ -17,6 +17,7 @@ pub mod remove;
 pub mod rootfs;
 pub mod runtime;
 pub mod start;
+pub mod update;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;

@@ -12,6 +12,7 @@ use crate::container::layers::Layers;
 use crate::container::pidns::PodPidNamespace;
 use crate::container::{Registry, exec};
 use crate::fault::{Fault, Kind, Outcome};
+use crate::identity::Identity;
 use crate::reaper::Reaper;
 use crate::sys::Sys;
 use crate::uevent::Devices;
@@ -21,6 +22,7 @@ const MODULES_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Guest {
     pub sys: Arc<dyn Sys>,
     pub devices: Devices,
+    pub identity: Identity,
     pub reaper: Arc<Reaper>,
     pub containers: Registry,
     pub layers: Layers,
@@ -52,6 +54,7 @@ impl Guest {
         Guest {
             sys,
             devices,
+            identity: Identity::default(),
             reaper,
             containers: Registry::default(),
             layers: Layers::default(),

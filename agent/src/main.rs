@@ -6,10 +6,12 @@
 mod boot;
 mod console;
 mod container;
+mod cpu;
 mod device;
 mod erofs;
 mod fault;
 mod guest;
+mod identity;
 mod net;
 mod output;
 mod pod;

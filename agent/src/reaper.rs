@@ -83,7 +83,8 @@ impl Reaper {
         Ok(())
     }
 
-    fn sweep(&self) {
+    /// Takes the ends of all children that have ended.
+    pub fn sweep(&self) {
         // Taken for each process anew, so that a flood of them lets others in between.
         loop {
             let mut table = lock(&self.table);

@@ -4,10 +4,12 @@ mod create_container;
 mod exec;
 mod hello;
 mod list_containers;
+mod online_cpus;
 mod read_output;
 mod setup_pod;
 mod shutdown;
 mod signal_container;
+mod update_container;
 mod watch_exits;
 
 use std::pin::pin;
@@ -191,16 +193,17 @@ impl Agent for Service {
 
     async fn update_container(
         &self,
-        _request: Request<api::UpdateContainerRequest>,
+        request: Request<api::UpdateContainerRequest>,
     ) -> Result<Response<api::UpdateContainerResponse>, Status> {
-        Err(Status::unimplemented("cannot change limits yet"))
+        update_container::update_container(&self.guest, request.into_inner()).await?;
+        Ok(Response::new(api::UpdateContainerResponse {}))
     }
 
     async fn online_cpus(
         &self,
-        _request: Request<api::OnlineCpusRequest>,
+        request: Request<api::OnlineCpusRequest>,
     ) -> Result<Response<api::OnlineCpusResponse>, Status> {
-        Err(Status::unimplemented("cannot bring processors online yet"))
+        Ok(Response::new(online_cpus::online_cpus(&self.guest, request.get_ref()).await?))
     }
 
     async fn shutdown(

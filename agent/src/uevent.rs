@@ -17,7 +17,7 @@ use crate::sys::Sys;
 
 const EVENT_BYTES_MAX: usize = 8192;
 /// Subsystems whose devices the agent waits for.
-const SUBSYSTEMS: [&[u8]; 4] = [b"block", b"net", b"virtio-ports", b"nd"];
+const SUBSYSTEMS: [&[u8]; 5] = [b"block", b"net", b"virtio-ports", b"nd", b"cpu"];
 
 /// Whether an event may have brought a device that somebody waits for.
 /// Format: `ACTION@path` NUL (`KEY=value` NUL)*, see lib/kobject_uevent.c of the kernel.
@@ -106,11 +106,22 @@ impl Devices {
         timeout: Duration,
         find: impl Fn(&dyn Sys) -> Option<T>,
     ) -> Outcome<T> {
+        let look = || std::future::ready(Ok(find(self.sys.as_ref())));
+        self.wait_for(what, timeout, look).await
+    }
+
+    /// As `wait`, when looking takes time or may fail, which ends the waiting.
+    pub async fn wait_for<T, F: Future<Output = Outcome<Option<T>>>>(
+        &self,
+        what: impl std::fmt::Display,
+        timeout: Duration,
+        mut look: impl FnMut() -> F,
+    ) -> Outcome<T> {
         let mut news = self.news.clone();
         let waiting = async {
             loop {
                 news.borrow_and_update();
-                if let Some(found) = find(self.sys.as_ref()) {
+                if let Some(found) = look().await? {
                     return Ok(found);
                 }
                 if news.changed().await.is_err() {
@@ -133,6 +144,7 @@ mod tests {
     fn only_new_devices_of_known_subsystems_are_news() {
         assert!(is_news(b"add@/devices/x\0ACTION=add\0DEVPATH=/devices/x\0SUBSYSTEM=block\0"));
         assert!(is_news(b"change@/x\0ACTION=change\0SUBSYSTEM=virtio-ports\0"));
+        assert!(is_news(b"add@/x\0ACTION=add\0SUBSYSTEM=cpu\0"));
         assert!(!is_news(b"remove@/x\0ACTION=remove\0SUBSYSTEM=block\0"));
         assert!(!is_news(b"add@/x\0ACTION=add\0SUBSYSTEM=tty\0"));
     }

@@ -8,6 +8,8 @@ use crate::guest::Guest;
 use crate::sys::Sys;
 
 const ENTROPY_BYTES_MAX: usize = 512;
+/// What makes a clone differ from its twins whatever they share.
+const ENTROPY_BYTES_MIN: usize = 32;
 const VERSIONS_BYTES_MAX: usize = 4096;
 /// `name=value` lines that the image's builder wrote, so that nothing has to be started to know them.
 const VERSIONS: &str = "/etc/herkos/versions";
@@ -25,10 +27,18 @@ pub fn hello(guest: &Guest, request: &HelloRequest) -> Outcome<HelloResponse> {
     if request.host_time_unix_nano <= 0 {
         return Err(Fault::invalid("the host's time is before 1970"));
     }
+    let machine_id = guest.identity.check(&request.machine_id)?;
+    if machine_id.is_some() && request.entropy.len() < ENTROPY_BYTES_MIN {
+        return Err(Fault::invalid(format!("a machine needs {ENTROPY_BYTES_MIN} bytes of entropy")));
+    }
     let sys = guest.sys.as_ref();
     sys.set_clock(request.host_time_unix_nano).doing("set the clock")?;
     if !request.entropy.is_empty() {
         sys.add_entropy(&request.entropy).doing("credit entropy")?;
+    }
+    // Last: whoever sees the id finds everything else the machine's own.
+    if let Some(id) = machine_id {
+        guest.identity.take(sys, id)?;
     }
     Ok(HelloResponse {
         protocol_version: ProtocolVersion::ProtocolVersion1.into(),
@@ -81,12 +91,33 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_gets_its_id_after_its_entropy_and_keeps_it() {
+        let fake = Arc::new(Fake::default());
+        let guest = Guest::for_test(fake.clone());
+        hello(&guest, &good()).unwrap();
+        let named = HelloRequest { machine_id: vec![0x2a; 16], ..good() };
+        hello(&guest, &named).unwrap();
+        hello(&guest, &named).unwrap();
+        hello(&guest, &good()).unwrap();
+        let again = ["set_clock 5", "add_entropy 512"];
+        let written = "replace /run/herkos/machine-id 444";
+        assert_eq!(fake.calls(), [&again[..], &again, &[written], &again, &again].concat());
+        let other = HelloRequest { machine_id: vec![0x2b; 16], ..good() };
+        assert_eq!(hello(&guest, &other).unwrap_err().kind, Kind::Invalid);
+        assert_eq!(fake.calls().len(), 9, "a stranger changes nothing");
+        assert_eq!(fake.content("/run/herkos/machine-id"), Some(format!("{}\n", "2a".repeat(16))));
+    }
+
+    #[test]
     fn refuses_what_it_does_not_understand() {
         let fake = Arc::new(Fake::default());
         let bad = [
             HelloRequest { protocol_version: 2, ..good() },
             HelloRequest { entropy: vec![0; 513], ..good() },
             HelloRequest { host_time_unix_nano: -1, ..good() },
+            HelloRequest { machine_id: vec![1; 15], ..good() },
+            HelloRequest { machine_id: vec![1; 17], ..good() },
+            HelloRequest { machine_id: vec![1; 16], entropy: vec![1; 31], ..good() },
         ];
         for request in bad {
             assert_eq!(ask(&fake, request).unwrap_err().kind, Kind::Invalid);
