@@ -20,7 +20,28 @@ export interface Bench {
   /** The rows it makes, first its own. */
   readonly names: readonly string[];
   readonly about: string;
-  run(say: (line: string) => void): Promise<Row[]>;
+  run(tools: BenchTools): Promise<Row[]>;
+}
+
+/** What a benchmark is given. */
+export interface BenchTools {
+  /** One line for the person who waits. */
+  say(line: string): void;
+  /** Fewer pods and rounds: a try whether it works, not a measurement. */
+  readonly quick: boolean;
+  /** Keeps where the time of one RunPodSandbox went, for the chart of phases. */
+  chart(bar: PhaseBar): void;
+}
+
+export interface Phase {
+  readonly phase: string;
+  readonly ms: number;
+}
+
+/** One bar of the chart: the phases of a pod's start, of the sample that is the median. */
+export interface PhaseBar {
+  readonly label: string;
+  readonly phases: readonly Phase[];
 }
 
 export interface Spread {
@@ -48,6 +69,11 @@ export function quantile(sorted: readonly number[], part: number): number {
     return ((sorted[half - 1] ?? 0) + (sorted[half] ?? 0)) / 2;
   }
   return sorted[Math.min(sorted.length - 1, Math.ceil(part * sorted.length) - 1)] ?? Number.NaN;
+}
+
+/** Milliseconds, told as a list on one line. */
+export function shownMs(samples: readonly number[]): string {
+  return `${samples.map((value) => value.toFixed(0)).join(' ')} ms`;
 }
 
 /** Milliseconds that `body` takes. */

@@ -9,21 +9,28 @@ import { CriClient } from '../tools/cri-client.js';
 
 const readyTimeoutMs = 30_000;
 
+export interface ContainerdCri {
+  readonly pauseImage: string;
+  /** Where its CNI configuration is. */
+  readonly cniDirectory: string;
+}
+
 export class ContainerdProcess {
-  readonly #directory: string;
+  readonly directory: string;
   readonly #child: ChildProcess;
   readonly client: CriClient;
 
   private constructor(directory: string, child: ChildProcess) {
-    this.#directory = directory;
+    this.directory = directory;
     this.#child = child;
     this.client = new CriClient(join(directory, 'containerd.sock'));
   }
 
-  static async start(): Promise<ContainerdProcess> {
+  /** @param cri undefined: for pulls only */
+  static async start(cri?: ContainerdCri): Promise<ContainerdProcess> {
     const directory = await mkdtemp('/tmp/herkos-ctrd-');
     const configPath = join(directory, 'config.toml');
-    await writeFile(configPath, configText(directory));
+    await writeFile(configPath, configText(directory, cri));
     const child = spawn('containerd', ['--config', configPath, '--log-level', 'error'], { stdio: 'ignore' });
     const containerd = new ContainerdProcess(directory, child);
     try {
@@ -41,11 +48,11 @@ export class ContainerdProcess {
       this.#child.kill('SIGTERM');
       await once(this.#child, 'exit');
     }
-    await rm(this.#directory, { recursive: true, force: true });
+    await rm(this.directory, { recursive: true, force: true });
   }
 }
 
-function configText(directory: string): string {
+function configText(directory: string, cri: ContainerdCri | undefined): string {
   return `version = 2
 root = "${join(directory, 'root')}"
 state = "${join(directory, 'state')}"
@@ -54,5 +61,15 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   address = "${join(directory, 'containerd.sock')}"
 [ttrpc]
   address = "${join(directory, 'containerd.sock.ttrpc')}"
+${cri === undefined ? '' : criText(cri)}`;
+}
+
+/** Debian's plugins are not where containerd looks by itself; everything else is its default. */
+function criText({ pauseImage, cniDirectory }: ContainerdCri): string {
+  return `[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "${pauseImage}"
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "/usr/lib/cni"
+  conf_dir = "${cniDirectory}"
 `;
 }

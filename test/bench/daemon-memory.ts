@@ -14,7 +14,7 @@ const samples = 5;
 export const daemonMemory: Bench = {
   names: ['daemon-rss-idle', 'daemon-rss-per-pod'],
   about: 'resident memory of the daemon, idle and for each of 10 running pods',
-  async run(say) {
+  async run({ say }) {
     const herkosd = await HerkosdProcess.start();
     try {
       await delay(settleMs);

@@ -16,7 +16,7 @@ const sampleEveryMs = 20;
 export const imagePull: Bench = {
   names: ['image-pull', 'image-pull-rss'],
   about: 'PullImage until the image can be mounted, against containerd pull + unpack',
-  async run(say) {
+  async run({ say }) {
     const registry = await RegistryProcess.start();
     try {
       say('building the image of Debian packages and pushing it');

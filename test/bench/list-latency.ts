@@ -23,7 +23,7 @@ export const listLatency: Bench = {
   names: ['list-1000'],
   about:
     'p99 of ListPodSandbox + ListContainers with 1,000 pods and 2,000 containers, while an image is pulled',
-  async run(say) {
+  async run({ say }) {
     const registry = await RegistryProcess.start();
     const herkosd = await HerkosdProcess.prepare();
     try {

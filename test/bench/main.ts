@@ -3,17 +3,19 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 
-import type { Bench, Row } from './bench.js';
+import type { Bench, PhaseBar, Row } from './bench.js';
 import { daemonMemory } from './daemon-memory.js';
 import { imagePull } from './image-pull.js';
 import { listLatency } from './list-latency.js';
-import { sandboxCold } from './sandbox-cold.js';
+import { rawFloors } from './raw-clone.js';
+import { warmPod } from './warm-pod.js';
+import { sandboxClone, sandboxCold, sandboxPool } from './sandbox-start.js';
 
-const benches: readonly Bench[] = [sandboxCold, imagePull, daemonMemory, listLatency];
+const benches: readonly Bench[] = [rawFloors, sandboxCold, sandboxClone, sandboxPool, warmPod, imagePull, daemonMemory, listLatency];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: 'string' }, list: { type: 'boolean', default: false } },
+  options: { json: { type: 'string' }, quick: { type: 'boolean', default: false }, list: { type: 'boolean', default: false } },
 });
 
 if (values.list) {
@@ -28,12 +30,16 @@ if (values.list) {
     positionals.length === 0
       ? benches
       : benches.filter(({ names }) => names.some((name) => positionals.includes(name)));
-  const rows: Row[] = [];
+  const rows: Row[] = []; const bars: PhaseBar[] = [];
   for (const bench of chosen) {
     console.log(`==> ${bench.names.join(', ')}: ${bench.about}`);
     rows.push(
-      ...(await bench.run((line) => {
-        console.log(`    ${line}`);
+      ...(await bench.run({
+        say: (line) => {
+          console.log(`    ${line}`);
+        },
+        quick: values.quick,
+        chart: (bar) => bars.push(bar),
       })),
     );
   }

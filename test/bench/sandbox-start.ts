@@ -1,0 +1,116 @@
+/** RunPodSandbox until READY, one pod at a time, for each way a pod may come by its VM. */
+import { background } from '../../lib/base/context.js';
+import type { VmShape, VmSource } from '../../lib/model/vm.js';
+import { HerkosdProcess } from '../tools/herkosd-process.js';
+import type { Bench, BenchTools, Row } from './bench.js';
+import { row, shownMs } from './bench.js';
+import { ContainerdNode } from './containerd-node.js';
+import type { StartedPod } from './product.js';
+import { daemonOptions, medianBar, onePod, warmUp } from './product.js';
+import { RawTemplate } from './raw-template.js';
+import { rawBoot, rawMachine } from './raw-vm.js';
+
+const rounds = 7;
+const quickRounds = 3;
+
+/** Called once a round, in turns with the pod that it is compared with; gives milliseconds. */
+type Peer = () => Promise<number>;
+
+export const sandboxCold: Bench = {
+  names: ['sandbox-cold'],
+  about: 'RunPodSandbox until READY, against a raw QEMU boot of the same kernel and images',
+  async run(tools) {
+    const { own, peer } = await against(tools, 'cold', async (_herkosd, shape, measure) => {
+      const machine = await rawMachine(shape);
+      await measure(async () => rawBoot(background(), machine));
+    });
+    return [msRow('sandbox-cold', own, '<= 1.15 x', 'raw QEMU cold boot', peer)];
+  },
+};
+
+export const sandboxClone: Bench = {
+  names: ['sandbox-clone', 'sandbox-clone-vs-cold'],
+  about: 'RunPodSandbox from a template, against a raw clone by hand and against a cold pod',
+  async run(tools) {
+    const cold = await HerkosdProcess.start(daemonOptions('cold'));
+    const coldMs: number[] = [];
+    try {
+      await warmUp(cold, 'cold');
+      const { own, peer } = await against(tools, 'clone', async (_herkosd, shape, measure) => {
+        const template = await RawTemplate.make(await rawMachine(shape));
+        try {
+          await measure(async () => {
+            coldMs.push((await onePod(cold, 'cold')).ms);
+            return template.timedClones(1);
+          });
+        } finally {
+          await template.remove();
+        }
+      });
+      tools.say(`cold ${shownMs(coldMs)}`);
+      return [
+        msRow('sandbox-clone', own, '<= 1.3 x', 'raw clone', peer),
+        msRow('sandbox-clone-vs-cold', own, '<= 0.1 x', 'sandbox-cold', coldMs),
+      ];
+    } finally {
+      await cold.cleanUp();
+    }
+  },
+};
+
+export const sandboxPool: Bench = {
+  names: ['sandbox-pool'],
+  about: 'RunPodSandbox from the pool, against containerd + runc with the same CNI configuration',
+  async run(tools) {
+    const { own, peer } = await against(tools, 'pool', async (herkosd, _shape, measure) => {
+      const containerd = await ContainerdNode.start(herkosd);
+      try {
+        await containerd.onePod();
+        await measure(async () => containerd.onePod());
+      } finally {
+        await containerd.stop();
+      }
+    });
+    return [msRow('sandbox-pool', own, '<= 1.0 x', 'containerd + runc, same CNI', peer)];
+  },
+};
+
+/** Pods of ours and their peer in turns, so that what the machine does besides hits both. */
+async function against(
+  { say, quick, chart }: BenchTools,
+  source: VmSource,
+  withPeer: (
+    herkosd: HerkosdProcess,
+    shape: VmShape,
+    measure: (peer: Peer) => Promise<void>,
+  ) => Promise<void>,
+): Promise<{ own: StartedPod[]; peer: number[] }> {
+  const herkosd = await HerkosdProcess.start(daemonOptions(source));
+  const own: StartedPod[] = [];
+  const peer: number[] = [];
+  try {
+    const shape = await warmUp(herkosd, source);
+    await withPeer(herkosd, shape, async (other) => {
+      for (let round = 0; round < (quick ? quickRounds : rounds); round += 1) {
+        peer.push(await other());
+        own.push(await onePod(herkosd, source));
+      }
+    });
+  } finally {
+    await herkosd.cleanUp();
+  }
+  say(`${source}: ${shownMs(own.map(({ ms }) => ms))}; peer ${shownMs(peer)}`);
+  chart(medianBar(source, own));
+  return { own, peer };
+}
+
+function msRow(
+  name: string,
+  own: readonly StartedPod[],
+  goal: string,
+  peerName: string,
+  peer: readonly number[],
+): Row {
+  const samples = own.map(({ ms }) => ms);
+  return row({ name, unit: 'ms', samples, goal, peer: { name: peerName, samples: peer } });
+}
