@@ -42,6 +42,13 @@ const moduleDirectory = '/lib/modules';
 const agentPath = '/sbin/herkos-agent';
 const runtimePath = '/usr/bin/crun';
 
+/**
+ * The root is read-only and the same for all machines, so the id of each is in memory. Relative, so that it
+ * leads into the guest also for those who see the guest's root at another place.
+ */
+const machineIdPath = '/etc/machine-id';
+const machineIdTarget = '../run/herkos/machine-id';
+
 /** Empty directories that the agent, the OCI runtime and containers mount on. */
 const mountPoints = ['/dev', '/etc', '/proc', '/run', '/sys', '/var'];
 
@@ -75,6 +82,7 @@ export async function guestTrees(sources: GuestSources): Promise<GuestTrees> {
   await addModules(root, late, '/etc/herkos/modules.list');
   for (const { path, data } of await programClosure(sources.runtimeRoot, runtimePath))
     root.file(path, data, 0o755);
+  root.link(machineIdPath, machineIdTarget);
   root.file('/etc/herkos/versions', versions(sources));
   return { initramfs, root };
 }

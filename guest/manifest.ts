@@ -25,6 +25,11 @@ export const commandLine = [
   'noreplace-smp',
   'cryptomgr.notests',
   'swiotlb=noforce',
+  // Plugged memory is used at once, and the kernel decides for what. Movable, it can be taken away again; but
+  // all of it movable would leave page tables, the descriptions of the plugged pages and everything else of the
+  // kernel to the little memory that the VM has booted with. `auto-movable` keeps the two in proportion.
+  'memhp_default_state=online',
+  'memory_hotplug.online_policy=auto-movable',
 ] as const;
 
 const builtFile = z.strictObject({ name: z.string(), bytes: z.number().int(), sha256: z.string() });
