@@ -60,6 +60,9 @@ export class FakeAgent {
   /** Requests of Hello and SetupPod, in order. */
   readonly hellos: herkos.agent.v1.HelloRequest[] = [];
   readonly setups: herkos.agent.v1.SetupPodRequest[] = [];
+  readonly cpusPossible = 4;
+  /** In hex; empty while it is nobody's. */
+  machineId = '';
   readonly #server = new Server({ 'grpc.max_receive_message_length': 4 * 1024 * 1024 });
 
   private constructor(overrides: AgentOverrides) {
@@ -85,10 +88,19 @@ export class FakeAgent {
     await rm(this.socketPath, { force: true });
   }
 
+  #becomes(machineId: string): void {
+    if (machineId === '') return;
+    if (machineId.length !== 32) throw new Refusal(status.INVALID_ARGUMENT, 'a machine id has 16 bytes');
+    if (this.machineId !== '' && this.machineId !== machineId)
+      throw new Refusal(status.INVALID_ARGUMENT, 'it has another id already');
+    this.machineId = machineId;
+  }
+
   #implementation(): UntypedServiceImplementation {
     const { containers } = this;
     return {
       hello: unary((request: herkos.agent.v1.HelloRequest) => {
+        this.#becomes(Buffer.from(request.machineId).toString('hex'));
         this.hellos.push(request);
         return goodHello;
       }),
@@ -111,6 +123,15 @@ export class FakeAgent {
       removeContainer: unary(({ containerId }: { containerId: string }) => {
         containers.remove(containerId);
         return {};
+      }),
+      updateContainer: unary(({ containerId, ociResources }: herkos.agent.v1.UpdateContainerRequest) => {
+        containers.get(containerId).update(ociResources);
+        return {};
+      }),
+      onlineCpus: unary(({ cpus }: { cpus: number }) => {
+        if (cpus < 1 || cpus > this.cpusPossible)
+          throw new Refusal(status.INVALID_ARGUMENT, 'it can never have so many');
+        return { cpus };
       }),
       listContainers: unary(() => ({ containers: containers.states() })),
       watchExits: (call: WatchCall) => {

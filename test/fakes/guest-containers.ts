@@ -124,6 +124,8 @@ class FakeContainer {
   readonly #outputs = { stdout: new FakeOutput(), stderr: new FakeOutput() };
   phase: 'created' | 'running' | 'exited' = 'created';
   exitCode = 0;
+  /** As far as they were changed. */
+  resources: Readonly<Record<string, unknown>> = {};
   #onTerm = 0;
 
   constructor(args: readonly string[], onExit: (exitCode: number) => void) {
@@ -151,6 +153,14 @@ class FakeContainer {
     if (this.phase !== 'running') throw new Refusal(status.FAILED_PRECONDITION, 'it does not run');
     if (signal === 9) this.exit(128 + signal);
     else if (signal === 15) this.exit(this.#onTerm);
+  }
+
+  update(ociResources: Uint8Array): void {
+    const resources: unknown = JSON.parse(Buffer.from(ociResources).toString());
+    if (typeof resources !== 'object' || resources === null || Array.isArray(resources))
+      throw new Refusal(status.INVALID_ARGUMENT, 'these are no resources');
+    if (this.phase === 'exited') throw new Refusal(status.FAILED_PRECONDITION, 'it has ended');
+    this.resources = { ...this.resources, ...resources };
   }
 
   exec(ociProcess: Uint8Array | null | undefined): ProcessResult & { readonly cancelled: () => void } {

@@ -48,6 +48,7 @@ export function guestAgentSuite(name: string, makeHarness: () => Promise<GuestAg
     };
 
     podTests(() => guest);
+    sizeTests(() => ({ harness, guest, create, run }));
     lifeTests(() => ({ harness, guest, create, run }));
     outputTests(() => ({ harness, guest, create, run }));
     execTests(() => ({ harness, guest, create, run }));
@@ -165,6 +166,41 @@ function lifeTests(bench: () => Bench): void {
     const id = await run(guestPrograms.waitForTerm(0));
     await guest.removeContainerGone(ctx, id);
     expect(await stateOf(guest, id)).to.be.undefined;
+  });
+}
+
+function sizeTests(bench: () => Bench): void {
+  const limits = Buffer.from(JSON.stringify({ memory: { limit: 96 * 1024 * 1024 } }));
+
+  it('changes the limits of a container, before and after its start', async () => {
+    const { guest, create } = bench();
+    const id = await create(guestPrograms.waitForTerm(0));
+    await guest.updateContainer(ctx, id, limits);
+    await guest.startContainer(ctx, id);
+    await guest.updateContainer(ctx, id, limits);
+    expect((await stateOf(guest, id))?.phase).to.equal('running');
+    await guest.removeContainerGone(ctx, id);
+  });
+
+  it('has no limits to change where there is no container or it has ended', async () => {
+    const { guest, run } = bench();
+    expect(await rejection(guest.updateContainer(ctx, newId(), limits))).to.have.property(
+      'class',
+      'NotFound',
+    );
+    const id = await run(guestPrograms.print('', '', 0));
+    await exitOf(guest, id);
+    const error = await rejection(guest.updateContainer(ctx, id, limits));
+    expect(error).to.have.property('class', 'FailedPrecondition');
+    const garbage = await rejection(guest.updateContainer(ctx, id, Buffer.from('[]')));
+    expect(garbage).to.have.property('class', 'InvalidArgument');
+  });
+
+  it('has its processors online, and cannot have any number', async () => {
+    const { guest } = bench();
+    await guest.onlineCpus(ctx, guest.info.cpus);
+    for (const count of [0, 5000])
+      expect(await rejection(guest.onlineCpus(ctx, count))).to.have.property('class', 'InvalidArgument');
   });
 }
 

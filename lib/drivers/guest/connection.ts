@@ -15,8 +15,10 @@ import type {
   GuestPodSetup,
   OutputStreamName,
 } from '../../pod/ports.js';
+import { checkedNumber, misbehaved } from './check.js';
 import { runExec } from './exec.js';
 import { ExitBook, checkedExit, checkedStates } from './exits.js';
+import { cpusMax } from './limits.js';
 import type { GuestLink } from './link.js';
 import { container, ownId, podSetup } from './messages.js';
 import { OutputReader } from './output.js';
@@ -105,7 +107,10 @@ export class GuestConnection implements Guest {
   }
 
   async onlineCpus(ctx: Context, count: number): Promise<void> {
-    await this.#link.call(ctx, agent.onlineCpus, { cpus: count }, 'bringing processors online in the guest');
+    const what = 'bringing processors online in the guest';
+    const { cpus } = await this.#link.call(ctx, agent.onlineCpus, { cpus: count }, what);
+    const online = checkedNumber(cpus, 'its number of CPUs', cpusMax);
+    if (online < count) throw misbehaved(`was content with ${String(online)} of ${String(count)} processors`);
   }
 
   async shutdown(ctx: Context): Promise<void> {

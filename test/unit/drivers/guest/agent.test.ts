@@ -1,3 +1,5 @@
+import { expect } from 'chai';
+
 import { background } from '../../../../lib/base/context.js';
 import { newId } from '../../../../lib/base/ids.js';
 import { AgentConnector } from '../../../../lib/drivers/guest/connector.js';
@@ -6,6 +8,7 @@ import { FakeAgent } from '../../../fakes/guest-agent.js';
 import { guestAgentSuite } from '../../../suites/guest-agent.js';
 import type { GuestAgentHarness } from '../../../suites/guest-agent.js';
 import { testMachineId } from '../../../tools/machine-id.js';
+import { rejection } from '../../../tools/rejection.js';
 
 async function fakeHarness(): Promise<GuestAgentHarness> {
   const fake = await FakeAgent.listen();
@@ -33,3 +36,18 @@ async function fakeHarness(): Promise<GuestAgentHarness> {
 }
 
 guestAgentSuite('in memory', fakeHarness);
+
+describe('saying hello', () => {
+  it('gives a machine that is nobody’s its id, once', async () => {
+    const fake = await FakeAgent.listen();
+    const connect = (machineId: string): Promise<Guest> =>
+      new AgentConnector().connect(background(), fake.socketPath, machineId);
+    for (const machineId of ['', testMachineId, testMachineId, '']) await (await connect(machineId)).close();
+    expect(fake.machineId).to.equal(testMachineId);
+    expect(fake.hellos.every(({ entropy }) => entropy.length === 512)).to.be.true;
+    expect(new Set(fake.hellos.map(({ entropy }) => Buffer.from(entropy).toString('hex'))).size).to.equal(4);
+    for (const wrong of ['6'.repeat(32), '55'])
+      expect(await rejection(connect(wrong))).to.have.property('class', 'InvalidArgument');
+    await fake.close();
+  });
+});

@@ -76,6 +76,13 @@ describe('a hostile guest', () => {
       }
     });
 
+    it('with fewer processors than it was asked for, or more than there can be', async () => {
+      for (const cpus of [1, 1_000_000]) {
+        const guest = await connected({ onlineCpus: answer({ cpus }) });
+        expect(await rejection(guest.onlineCpus(forever, 2))).to.have.property('reason', 'GUEST_MISBEHAVED');
+      }
+    });
+
     it('with a time of its own', async () => {
       for (const [said, lowest] of [
         [Long.MAX_VALUE, BigInt(Date.now() - 60_000) * 1_000_000n],

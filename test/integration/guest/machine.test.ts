@@ -1,0 +1,95 @@
+/** What makes a guest a machine of its own, and what lets it grow. */
+import { expect } from 'chai';
+
+import { background } from '../../../lib/base/context.js';
+import { AgentConnector } from '../../../lib/drivers/guest/connector.js';
+import type { Guest } from '../../../lib/pod/ports.js';
+import { guestPrograms } from '../../fakes/guest-containers.js';
+import { testMachineId } from '../../tools/machine-id.js';
+import { rejection } from '../../tools/rejection.js';
+import { guestVm } from './guest-vm.js';
+import type { GuestVm } from './guest-vm.js';
+
+const ctx = background();
+const otherMachineId = '6'.repeat(32);
+const mib = 1024 * 1024;
+
+describe('the guest as a machine', () => {
+  let vm: GuestVm;
+  let guest: Guest;
+  let containerId: string;
+
+  before(async () => {
+    vm = await guestVm();
+    guest = await vm.connect();
+    const container = await vm.newPeekingContainer(guestPrograms.waitForTerm(0));
+    ({ containerId } = container);
+    await guest.createContainer(ctx, container);
+    await guest.startContainer(ctx, containerId);
+  });
+
+  after(async () => {
+    await vm.cleanUp();
+  });
+
+  /** Standard output of a shell script, whose working directory is the root of the guest. */
+  const run = async (script: string): Promise<string> => {
+    const ociProcess = vm.newProcess(['/bin/sh', '-c', `cd /proc/1/root && ${script}`]);
+    const { exitCode, stdout, stderr } = await guest.exec(ctx, {
+      containerId,
+      ociProcess,
+      outputBytesMax: 65_536,
+    });
+    expect(exitCode, stderr.toString()).to.equal(0);
+    return stdout.toString();
+  };
+  const limitOf = async (file: string): Promise<string> =>
+    (await run(`cat sys/fs/cgroup/herkos/${containerId}/${file}`)).trim();
+  const update = (resources: unknown): Promise<void> =>
+    guest.updateContainer(ctx, containerId, Buffer.from(JSON.stringify(resources)));
+
+  it('has the id that the host gave it, and keeps it', async () => {
+    expect(await run('cat etc/machine-id')).to.equal(`${testMachineId}\n`);
+    await guest.close();
+    await guest.lost;
+    const refused = await rejection(new AgentConnector().connect(ctx, vm.vm.agentSocketPath, otherMachineId));
+    expect(refused).to.have.property('class', 'InvalidArgument');
+    expect(refused).to.have.property('message').that.contains(testMachineId);
+    guest = await vm.connect();
+    expect(await run('cat etc/machine-id')).to.equal(`${testMachineId}\n`);
+  });
+
+  it('limits a running container anew, and leaves what is not named', async () => {
+    expect(await limitOf('memory.max')).to.equal('max');
+    await update({ memory: { limit: 64 * mib }, pids: { limit: 100 } });
+    expect(await limitOf('memory.max')).to.equal(String(64 * mib));
+    await update({ cpu: { quota: 50_000, period: 100_000, shares: 512 } });
+    expect(await limitOf('cpu.max')).to.equal('50000 100000');
+    expect(await limitOf('memory.max')).to.equal(String(64 * mib));
+    expect(await limitOf('pids.max')).to.equal('100');
+    await update({ memory: { limit: 128 * mib } });
+    expect(await limitOf('memory.max')).to.equal(String(128 * mib));
+  });
+
+  it('says why a limit cannot be', async () => {
+    const cpu = await limitOf('cpu.max');
+    for (const resources of [
+      { cpu: { quota: 1, period: 100_000 } },
+      { cpu: { cpus: '900' } },
+      { memory: { limit: 'much' } },
+      { unified: { 'memory.max': 'much' } },
+    ]) {
+      const error = await rejection(update(resources));
+      expect(error, JSON.stringify(resources)).to.have.property('class', 'InvalidArgument');
+    }
+    expect(await limitOf('cpu.max')).to.equal(cpu);
+  });
+
+  it('is ready for memory and processors that are plugged, and for a balloon', async () => {
+    expect(await run('cat sys/devices/system/memory/auto_online_blocks')).to.equal('online\n');
+    const parameters = 'sys/module/memory_hotplug/parameters';
+    expect(await run(`cat ${parameters}/online_policy`)).to.equal('auto-movable\n');
+    const drivers = await run('ls sys/bus/virtio/drivers sys/bus/acpi/drivers');
+    expect(drivers.split('\n')).to.include.members(['virtio_balloon', 'virtio_mem', 'vmgenid']);
+  });
+});
