@@ -68,6 +68,8 @@ ${cri === undefined ? '' : criText(cri)}`;
 function criText({ pauseImage, cniDirectory }: ContainerdCri): string {
   return `[plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "${pauseImage}"
+  # Where root may not lower it, runc cannot start otherwise.
+  restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "/usr/lib/cni"
   conf_dir = "${cniDirectory}"
