@@ -9,13 +9,16 @@ import { z } from 'zod';
 
 import { HerkosError } from '../../base/errors.js';
 import type { DeviceLocator } from '../../model/vm.js';
-import { functionCountMax, placeText, portPlace } from './topology.js';
+import { functionCountMax, placeText, portPlace, serialPortCount } from './topology.js';
 
-/** A root port (`port`) or an NVDIMM slot of the memory bus (`slot`). */
 const entrySchema = z.strictObject({
-  kind: z.enum(['layers', 'nvdimm', 'disk', 'nic']),
+  kind: z.enum(['layers', 'nvdimm', 'disk', 'nic', 'memory', 'serial', 'cpu']),
+  /** The place, among those of its sort: see `placesOf`. */
   index: z.number().int().nonnegative(),
-  /** What is plugged: layer keys by function, the disk's path, the NIC's address. */
+  /**
+   * What is plugged: layer keys by function, the disk's path, the NIC's address, the serial port's name
+   * and socket, the vCPU's number, the most MiB that the memory device can give.
+   */
   keys: z.array(z.string()).min(1).max(functionCountMax),
   /** Who uses it; nobody any more while it is leaving. */
   owners: z.array(z.string()),
@@ -54,13 +57,12 @@ export class DeviceBook {
 
   /** Takes a free place. @throws HerkosError `ResourceExhausted` when there is none */
   add(kind: DeviceKind, keys: readonly string[], owner: string): DeviceEntry {
-    const entry: DeviceEntry = {
-      kind,
-      index: this.#freeIndex(kind),
-      keys: [...keys],
-      owners: [owner],
-      state: 'plugging',
-    };
+    return this.addAt(this.#freeIndex(kind), kind, keys, owner);
+  }
+
+  /** Takes a place that the caller knows to be free. */
+  addAt(index: number, kind: DeviceKind, keys: readonly string[], owner: string): DeviceEntry {
+    const entry: DeviceEntry = { kind, index, keys: [...keys], owners: [owner], state: 'plugging' };
     this.#entries.add(entry);
     return entry;
   }
@@ -80,19 +82,55 @@ export class DeviceBook {
     return this.entries.filter((entry) => entry.owners.includes(owner));
   }
 
+  ofKind(kind: DeviceKind): DeviceEntry[] {
+    return this.entries.filter((entry) => entry.kind === kind);
+  }
+
   #freeIndex(kind: DeviceKind): number {
-    const onSlots = kind === 'nvdimm';
-    const count = onSlots ? this.#limits.slotCount : this.#limits.portCount;
-    const used = new Set(
-      this.entries.filter((entry) => (entry.kind === 'nvdimm') === onSlots).map((entry) => entry.index),
-    );
+    const places = placesOf(kind);
+    const { count, what } = this.#room(places);
+    const taken = this.entries.filter((entry) => placesOf(entry.kind) === places);
+    const used = new Set(taken.map((entry) => entry.index));
     for (let index = 0; index < count; index += 1) if (!used.has(index)) return index;
-    const what = onSlots ? 'NVDIMM slots' : 'hot-plug ports';
-    throw new HerkosError(
-      'ResourceExhausted',
-      `all ${String(count)} ${what} of this VM are in use; a pod needs one for its network and about two for each container`,
-      { reason: 'VM_PORTS_EXHAUSTED' },
-    );
+    throw new HerkosError('ResourceExhausted', `all ${String(count)} ${what}`, {
+      reason: 'VM_PORTS_EXHAUSTED',
+    });
+  }
+
+  #room(places: Places): { readonly count: number; readonly what: string } {
+    switch (places) {
+      case 'root-port':
+        return { count: this.#limits.portCount, what: `hot-plug ports ${inUse}` };
+      case 'slot':
+        return { count: this.#limits.slotCount, what: `NVDIMM slots ${inUse}` };
+      case 'serial':
+        return { count: serialPortCount, what: 'serial ports of this VM are in use' };
+      case 'cpu':
+        // Their places are QEMU's to say.
+        return { count: 0, what: 'vCPUs of this VM are in use' };
+    }
+  }
+}
+
+const inUse =
+  'of this VM are in use; a pod needs one for its network, one to grow, and about two for each container';
+
+type Places = 'root-port' | 'slot' | 'serial' | 'cpu';
+
+/** Root ports, slots of the memory bus, ports of the serial bus, and processors are counted apart. */
+function placesOf(kind: DeviceKind): Places {
+  switch (kind) {
+    case 'layers':
+    case 'disk':
+    case 'nic':
+    case 'memory':
+      return 'root-port';
+    case 'nvdimm':
+      return 'slot';
+    case 'serial':
+      return 'serial';
+    case 'cpu':
+      return 'cpu';
   }
 }
 

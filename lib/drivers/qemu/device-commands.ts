@@ -1,7 +1,12 @@
 /** The QMP commands that plug, unplug and clean up what one entry of the book names. Pure. */
+import { HerkosError } from '../../base/errors.js';
+import { MIB } from '../../base/units.js';
 import type { QmpObject } from '../../wire/qmp/message.js';
 import type { DeviceEntry } from './device-book.js';
-import { portId } from './topology.js';
+import { memoryBlockMib } from './memory-device.js';
+import { portId, serialPortFirst } from './topology.js';
+
+const reconnectSeconds = 1;
 
 export interface QmpCommand {
   readonly command: string;
@@ -26,11 +31,18 @@ export function deviceIds(entry: DeviceEntry): string[] {
       return [`d${index}`];
     case 'nic':
       return [`n${index}`];
+    case 'serial':
+      return [`s${index}`];
+    case 'cpu':
+      return [`c${index}`];
+    case 'memory':
+      return [`m${index}`];
   }
 }
 
-/** Ids of what stands behind the devices: memory backends, a block node, a network backend. */
+/** Ids of what stands behind the devices: memory backends, a block node, a network or character backend. */
 function backendIds(entry: DeviceEntry): string[] {
+  if (entry.kind === 'cpu') return [];
   return deviceIds(entry).map((id) => `${id}b`);
 }
 
@@ -123,6 +135,57 @@ export function plugNic(entry: DeviceEntry, tap: string, mac: string): QmpComman
   ];
 }
 
+/**
+ * A serial port that is a client of `socketPath`. Who listens there may come later, or go and come
+ * again: QEMU tries once a second, and tells its log each time.
+ */
+export function plugSerial(entry: DeviceEntry, name: string, socketPath: string): QmpCommand[] {
+  const [chardev] = backendIds(entry);
+  const addr = { type: 'unix', data: { path: socketPath } };
+  return [
+    command('chardev-add', {
+      id: chardev,
+      backend: { type: 'socket', data: { addr, server: false, reconnect: reconnectSeconds } },
+    }),
+    device(entry, 0, {
+      driver: 'virtserialport',
+      bus: 'serial.0',
+      nr: serialPortFirst + entry.index,
+      chardev,
+      name,
+    }),
+  ];
+}
+
+/** A vCPU into a place that `query-hotpluggable-cpus` has named, with the type that it named there. */
+export function plugCpu(entry: DeviceEntry, type: string, props: QmpObject): QmpCommand[] {
+  return [device(entry, 0, { ...props, driver: type })];
+}
+
+/**
+ * The device that gives memory, none of it at first. Nothing is reserved for what the guest does not
+ * have, and nothing of it is merged with other guests' memory (S4) or written into a core file.
+ */
+export function plugMemory(entry: DeviceEntry, sizeMib: number): QmpCommand[] {
+  const [backend] = backendIds(entry);
+  return [
+    command('object-add', {
+      'qom-type': 'memory-backend-ram',
+      id: backend,
+      size: sizeMib * MIB,
+      reserve: false,
+      merge: false,
+      dump: false,
+    }),
+    device(entry, 0, {
+      driver: 'virtio-mem-pci',
+      memdev: backend,
+      'block-size': memoryBlockMib * MIB,
+      ...onPort(entry, 0, false),
+    }),
+  ];
+}
+
 /** Asks the guest to let the port's only device go. */
 export function unplug(entry: DeviceEntry): QmpCommand {
   return command('device_del', { id: deviceIds(entry)[0] });
@@ -134,11 +197,16 @@ export function removeBackends(entry: DeviceEntry): QmpCommand[] {
     switch (entry.kind) {
       case 'layers':
       case 'nvdimm':
+      case 'memory':
         return command('object-del', { id });
+      case 'serial':
+        return command('chardev-remove', { id });
       case 'disk':
         return command('blockdev-del', { 'node-name': id });
       case 'nic':
         return command('netdev_del', { id });
+      case 'cpu':
+        throw new HerkosError('Internal', 'nothing stands behind a vCPU');
     }
   });
 }

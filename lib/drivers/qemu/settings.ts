@@ -1,3 +1,7 @@
+import { availableParallelism, totalmem } from 'node:os';
+
+import { MIB } from '../../base/units.js';
+
 /** What the QEMU driver must be told; `lib/config` and main fill it. Sizes and times carry their unit last. */
 export type AccelSetting = 'auto' | 'kvm' | 'tcg';
 export type LayerDeviceKind = 'virtio-pmem' | 'nvdimm';
@@ -23,6 +27,10 @@ export interface QemuSettings {
   readonly sharedGid: number;
   /** Root ports for hot-plug; every container needs one for its disk and one for its image, the NIC needs one. */
   readonly portCount: number;
+  /** vCPUs that a VM can be brought to, 1 to `vcpusLimit`; each costs the guest memory even while it is not plugged. */
+  readonly vcpusMax: number;
+  /** Memory that can be plugged on top of what a VM booted with, 0 to `memoryMibLimit`. */
+  readonly memoryMibMax: number;
   /** The translation cache of one VM without hardware acceleration; below 16 QEMU hangs. */
   readonly tbSizeMib: number;
   /** Until the guest of the accelerator's proof has opened the agent's port. */
@@ -45,6 +53,10 @@ export interface GuestFiles {
   readonly digest: string;
 }
 
+export const vcpusLimit = 64;
+/** With the addresses of layers and of PCI it fits in 39 bits, the least that today's processors have. */
+export const memoryMibLimit = 256 * 1024;
+
 export const qemuDefaults = {
   binary: 'qemu-system-x86_64',
   accel: 'auto',
@@ -52,6 +64,8 @@ export const qemuDefaults = {
   layerDevice: 'virtio-pmem',
   /** Each costs the booting guest 15 to 25 ms of emulated processor time. */
   portCount: 16,
+  vcpusMax: Math.min(vcpusLimit, availableParallelism()),
+  memoryMibMax: Math.min(memoryMibLimit, Math.floor(totalmem() / MIB)),
   tbSizeMib: 32,
   bootTimeoutMs: 60_000,
   unplugTimeoutMs: 10_000,

@@ -15,6 +15,10 @@ const firstPortSlot = 4;
 const functionsPerSlot = 8;
 /** Slots 4 … 9: all of them are written with one digit, so that no reader can take decimal for hex. */
 export const portCountMax = 6 * functionsPerSlot;
+/** The agent's port is number 1; number 0 is kept for a console (virtio 1.2 §5.3.5). */
+export const serialPortFirst = 2;
+/** A virtio-serial device has 31 ports in QEMU. */
+export const serialPortCount = 31 - serialPortFirst;
 /** Functions behind one root port. */
 export const functionCountMax = 8;
 
