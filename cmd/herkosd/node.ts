@@ -13,6 +13,7 @@ import { HostCgroups } from '../../lib/drivers/cgroup/cgroup-factory.js';
 import { CniNetwork } from '../../lib/drivers/cni/cni-network.js';
 import { CniNetnsFactory } from '../../lib/drivers/cni/netns.js';
 import { AgentConnector } from '../../lib/drivers/guest/connector.js';
+import { AgentRehearsal } from '../../lib/drivers/guest/rehearsal.js';
 import { QemuDriver } from '../../lib/drivers/qemu/driver.js';
 import { loadGuestFiles } from '../../lib/drivers/qemu/guest-files.js';
 import { HttpRegistryClient } from '../../lib/drivers/registry/registry-client.js';
@@ -26,8 +27,10 @@ import type { VmRecord } from '../../lib/model/vm.js';
 import { systemLogFiles } from '../../lib/pod/output/files.js';
 import { PodService } from '../../lib/pod/pods.js';
 import type { RecordStore } from '../../lib/pod/ports.js';
+import { availableMemoryBytes } from '../../lib/vm/node-memory.js';
+import { TemplateFiles } from '../../lib/vm/template/template-files.js';
 import { VmManager } from '../../lib/vm/manager.js';
-import { shapeFor } from '../../lib/vm/sizing.js';
+import { sizeFor } from '../../lib/vm/sizing.js';
 import { HerkosNodeInfo } from './node-info.js';
 import {
   cniSettings,
@@ -82,7 +85,10 @@ export async function startNode(
   );
   log.info('serving', { socket: config.node.socket });
   void info.learn(driver.probe(background()), log);
-  const recovered = pods.recover().then(async () => images.collectGarbage());
+  const recovered = pods.recover().then(async () => {
+    await images.collectGarbage();
+    await vms.warmUp(background());
+  });
   recovered.catch((error: unknown) => {
     log.error('the recovery did not come to its end', { error: String(error) });
   });
@@ -130,12 +136,16 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory) {
   const guest = await loadGuestFiles(guestDirectory(config));
   const driver = new QemuDriver({ settings: qemuSettings(config, guest), exec: systemExec, logger });
   const { instance } = config.node;
+  const settings = vmSettings(config);
   const vms = new VmManager({
-    settings: vmSettings(config),
+    settings,
     driver,
     netns: new CniNetnsFactory(systemExec, instance),
     cgroups: new HostCgroups({ defaultParent: `/${instance}` }),
     store: store<VmRecord>('vms'),
+    files: new TemplateFiles({ ...settings.templates, exec: systemExec }),
+    rehearsal: new AgentRehearsal(),
+    availableBytes: availableMemoryBytes,
     logger,
   });
   return { vms, driver };
@@ -160,7 +170,7 @@ function podRoom(
     guests: new AgentConnector(),
     exec: systemExec,
     files: systemLogFiles,
-    sizing: (sandbox) => shapeFor(sizing, sandbox.resources, sandbox.overhead),
+    sizing: (demand) => sizeFor(sizing, demand),
     settings: podSettings(config),
     log: log.with({ room: 'pod' }),
   });

@@ -25,6 +25,9 @@ const connectTimeoutMs = 10_000;
 const freeBytesMin = 256 * MIB;
 /** Of the node's memory, for the node itself. */
 const reservedMib = 256;
+/** Machines kept ready for all kinds of pods together. */
+const poolSizeMax = 64;
+const poolIdleMsMax = 30 * 60_000;
 
 export function guestDirectory(config: Config): string {
   return config.vm.guest_dir === '' ? guestBeside : config.vm.guest_dir;
@@ -64,6 +67,21 @@ export function vmSettings({ node, vm }: Config): VmSettings {
       guestOverheadMib: Math.ceil(vm.memory_overhead / MIB),
       vcpusMax: availableParallelism(),
       memoryMibMax: Math.max(0, Math.floor(totalmem() / MIB) - reservedMib),
+    },
+    poolCgroupParent: '',
+    templates: {
+      enabled: vm.templates,
+      directory: join(node.run_dir, 'templates'),
+      bytesMax: vm.template_memory,
+      ageMsMax: vm.template_age_seconds * secondMs,
+      usesMax: vm.template_uses,
+      buildTimeoutMs: 2 * vm.boot_timeout_seconds * secondMs,
+    },
+    pool: {
+      size: vm.pool,
+      sizeMax: Math.max(vm.pool, poolSizeMax),
+      memoryReserveBytes: vm.pool_memory_reserve,
+      idleMsMax: poolIdleMsMax,
     },
   };
 }

@@ -14,6 +14,17 @@ export const vmSection = z.strictObject({
   memory: bytes.default(256 * 1024 * 1024),
   /** Added to the pod's own limits for the guest's kernel and agent. */
   memory_overhead: bytes.default(96 * 1024 * 1024),
+  /** Clone pods' machines from one that has booted; off: every pod boots its own. */
+  templates: z.boolean().default(true),
+  /** Memory for all templates of the node together; only what their guests have written is really used. */
+  template_memory: bytes.default(2 * 1024 * 1024 * 1024),
+  /** A template is built anew when it is so old, or was used so often. */
+  template_age_seconds: seconds.default(86_400),
+  template_uses: positiveInt.default(10_000),
+  /** Cloned machines kept ready for the next pods of each kind; each costs a few tens of megabytes. */
+  pool: z.number().int().min(0).max(256).default(0),
+  /** With less memory than this available on the node, no machine is kept ready. */
+  pool_memory_reserve: bytes.default(1024 * 1024 * 1024),
   /** How image layers become devices in the guest. */
   layer_device: z.enum(['virtio-pmem', 'nvdimm']).default('virtio-pmem'),
   /** One unprivileged user per VM, out of this range; the group after the range may read image layers. */

@@ -39,6 +39,8 @@ export interface VmRecord {
   readonly shape: VmShape;
   readonly accelerator: Accelerator;
   readonly source: VmSource;
+  /** The template that it was cloned from. */
+  readonly template?: { readonly id: string; readonly gid: number };
   /** Unprivileged user and group of the process (S2). */
   readonly uid: number;
   readonly netns: string;

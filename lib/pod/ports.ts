@@ -39,6 +39,11 @@ export interface VmProvider {
    * still be booting; the first guest call waits for it, so that the network can be attached meanwhile.
    */
   acquire(ctx: Context, request: VmRequest): Promise<PodVm>;
+  /**
+   * For a VM whose guest does not come up: ends it and boots another in the same namespace and tap, from
+   * nothing. What the VM was made of is not used again.
+   */
+  replaceCold(ctx: Context, sandboxId: string, why: string): Promise<PodVm>;
   /** The VM of a sandbox after a restart, or undefined when its process is gone. */
   adopt(ctx: Context, sandboxId: string): Promise<PodVm | undefined>;
   /** Kills the VM's process and removes everything of it: devices, cgroup, netns, run directory, record. */

@@ -2,22 +2,31 @@ import type { Context } from '../base/context.js';
 import type { LayerDevice } from '../model/image.js';
 import type { DeviceLocator, VmExit, VmRecord, VmShape } from '../model/vm.js';
 import type { PodVm } from '../pod/ports.js';
-import type { RunningVm } from './ports.js';
+import type { RunningVm, TemplateImage } from './ports.js';
 
 /** Where ip(8) and the CNI plugins look for named namespaces. */
 const netnsDirectory = '/run/netns';
 
+type SetLimits = (ctx: Context, size: VmShape) => Promise<void>;
+
 /** A pod's VM: the driver's process with the room's record. */
 export class ManagedVm implements PodVm {
-  readonly record: VmRecord;
+  /** As it is on disk. */
+  record: VmRecord;
   readonly netnsPath: string;
   readonly tap: string;
   readonly agentSocketPath: string;
   readonly exited: Promise<VmExit>;
   readonly #running: RunningVm;
+  readonly #setLimits: SetLimits;
+  /** Guest memory that the cgroup has room for, as far as this daemon knows. */
+  #limitedMib: number;
 
-  constructor(record: VmRecord, running: RunningVm) {
+  /** @param setLimits of the process's cgroup, for a guest of that size */
+  constructor(record: VmRecord, running: RunningVm, setLimits: SetLimits) {
     this.record = record;
+    this.#limitedMib = record.shape.memoryMib;
+    this.#setLimits = setLimits;
     this.netnsPath = `${netnsDirectory}/${record.netns}`;
     this.tap = record.tap;
     this.agentSocketPath = running.agentSocketPath;
@@ -45,8 +54,27 @@ export class ManagedVm implements PodVm {
     await this.#running.plugPort(ctx, owner, name, socketPath);
   }
 
+  /** The process's own limits grow before the guest does, and shrink to what it has really given back. */
   async resize(ctx: Context, size: VmShape): Promise<VmShape> {
-    return this.#running.resize(ctx, size);
+    const wider = { vcpus: size.vcpus, memoryMib: Math.max(size.memoryMib, this.#limitedMib) };
+    await this.#setLimits(ctx, wider);
+    this.#limitedMib = wider.memoryMib;
+    const taken = await this.#running.resize(ctx, size);
+    await this.#setLimits(ctx, taken);
+    this.#limitedMib = taken.memoryMib;
+    return taken;
+  }
+
+  async pause(ctx: Context): Promise<void> {
+    await this.#running.pause(ctx);
+  }
+
+  async resume(ctx: Context): Promise<void> {
+    await this.#running.resume(ctx);
+  }
+
+  async saveTemplate(ctx: Context, image: TemplateImage): Promise<void> {
+    await this.#running.saveTemplate(ctx, image);
   }
 
   async powerDown(ctx: Context): Promise<void> {

@@ -1,241 +1,225 @@
 import type { Context } from '../base/context.js';
-import { background, underDeadline } from '../base/context.js';
+import { throwIfDone } from '../base/context.js';
 import { HerkosError, messageOf } from '../base/errors.js';
-import { isId, shortId } from '../base/ids.js';
+import { shortId } from '../base/ids.js';
 import { KeyedLock } from '../base/keyed-lock.js';
 import type { Logger } from '../base/logger.js';
-import { Rollback } from '../base/rollback.js';
-import type { VmRecord } from '../model/vm.js';
+import type { VmRecord, VmShape } from '../model/vm.js';
 import { defaultDomain } from '../model/vm.js';
 import type { PodVm, VmProvider, VmRequest } from '../pod/ports.js';
-import { ManagedVm } from './managed-vm.js';
-import type { CgroupFactory, NetnsFactory, RunningVm, VmDriver, VmStore } from './ports.js';
-import type { VmSettings } from './settings.js';
-import { checkShape, hypervisorLimits } from './sizing.js';
-import { UidPool } from './uid-pool.js';
+import { Machines } from './machines.js';
+import type { MachineParts } from './machines.js';
+import type { ManagedVm } from './managed-vm.js';
+import { Pool } from './pool.js';
+import type { Rehearsal } from './ports.js';
+import { checkShape } from './sizing.js';
+import type { TemplateFiles } from './template/template-files.js';
+import { Templates } from './template/templates.js';
+import type { TemplateWant } from './template/templates.js';
 
-export interface VmManagerOptions {
-  readonly settings: VmSettings;
-  readonly driver: VmDriver;
-  readonly netns: NetnsFactory;
-  readonly cgroups: CgroupFactory;
-  readonly store: VmStore;
-  readonly logger: Logger;
+export interface VmManagerOptions extends MachineParts {
+  readonly files: TemplateFiles;
+  readonly rehearsal: Rehearsal;
+  /** Bytes that the node could give to new processes now. */
+  readonly availableBytes: () => Promise<number>;
 }
 
-/** Undoing and sweeping must end, whatever hangs. */
-const destroyTimeoutMs = 30_000;
-
 /**
- * The VMs of this node. A record is on disk before anything of a VM exists, so that a daemon killed
- * at any moment finds what it has to take over or take down.
+ * Which VM a pod gets: one that waits in the pool, else a clone of a template, else one that boots.
+ * Each starts as the node's smallest machine; the pod has it brought to its size.
  */
 export class VmManager implements VmProvider {
   readonly #options: VmManagerOptions;
-  readonly #uids: UidPool;
+  readonly #machines: Machines;
+  readonly #templates: Templates;
+  readonly #pool: Pool;
+  readonly #logger: Logger;
   /** One call at a time for each sandbox. */
   readonly #lock = new KeyedLock();
-  readonly #records = new Map<string, VmRecord>();
-  readonly #vms = new Map<string, ManagedVm>();
-  #loaded: Promise<void> | undefined;
 
   constructor(options: VmManagerOptions) {
+    const { settings, driver, files, rehearsal, logger, availableBytes } = options;
     this.#options = options;
-    this.#uids = new UidPool(options.settings.uidFirst, options.settings.uidCount);
+    this.#logger = logger;
+    this.#machines = new Machines(options);
+    const machines = this.#machines;
+    const cgroupParent = settings.poolCgroupParent;
+    this.#templates = new Templates({
+      settings: settings.templates,
+      driver,
+      machines,
+      files,
+      rehearsal,
+      poolCgroupParent: cgroupParent,
+      logger,
+    });
+    this.#pool = new Pool({
+      settings: settings.pool,
+      machines,
+      templates: this.#templates,
+      rehearsal,
+      cgroupParent,
+      availableBytes,
+      logger,
+    });
+  }
+
+  /** For those who look after them: operators, and tests. */
+  get templates(): Templates {
+    return this.#templates;
+  }
+
+  get pool(): Pool {
+    return this.#pool;
+  }
+
+  /** Everything that is known about the VMs of this node. */
+  get records(): readonly VmRecord[] {
+    return this.#machines.records;
+  }
+
+  /** What every VM starts as. */
+  get bootShape(): VmShape {
+    const { vcpusDefault, memoryMibDefault } = this.#options.settings.sizing;
+    return { vcpus: vcpusDefault, memoryMib: memoryMibDefault };
+  }
+
+  /** Ahead of the first pod; nobody waits for it. */
+  async warmUp(ctx: Context): Promise<void> {
+    if (!this.#templates.isEnabled) return;
+    try {
+      const want = await this.want(ctx, defaultDomain);
+      await this.#templates.find(ctx, want);
+      this.#pool.want(want);
+    } catch (error) {
+      this.#logger.warn('the first template could not be made ahead', { error: messageOf(error) });
+    }
+  }
+
+  async want(ctx: Context, domain: string): Promise<TemplateWant> {
+    const { accelerator } = await this.#options.driver.probe(ctx);
+    return { domain, shape: this.bootShape, accelerator };
   }
 
   async acquire(ctx: Context, request: VmRequest): Promise<PodVm> {
     const { sandboxId, shape } = request;
     checkShape(this.#options.settings.sizing, shape);
-    await this.#load();
-    const verdict = await this.#options.driver.probe(ctx);
+    await this.#machines.load();
+    return this.#pool.foreground(() =>
+      this.#lock.run(ctx, sandboxId, async () => {
+        if (this.#machines.ofSandbox(sandboxId) !== undefined)
+          throw new HerkosError('AlreadyExists', `sandbox ${sandboxId} has a VM already`);
+        const want = await this.want(ctx, request.domain);
+        return (
+          (await this.#fromPool(ctx, want, request)) ??
+          (await this.#clone(ctx, want, request)) ??
+          (await this.#boot(ctx, want, request))
+        );
+      }),
+    );
+  }
+
+  async replaceCold(ctx: Context, sandboxId: string, why: string): Promise<PodVm> {
     return this.#lock.run(ctx, sandboxId, async () => {
-      if (this.#records.has(sandboxId))
-        throw new HerkosError('AlreadyExists', `sandbox ${sandboxId} has a VM already`);
-      const record: VmRecord = {
-        schemaVersion: 1,
-        id: sandboxId,
-        sandboxId,
-        domain: request.domain,
-        driver: this.#options.driver.name,
-        shape,
-        accelerator: verdict.accelerator,
-        source: 'cold',
-        uid: this.#uids.take(),
-        netns: netnsName(this.#options.settings.instance, sandboxId),
-        tap: '',
-        cgroupParent: request.cgroupParent,
-        pid: 0,
-        processStartTicks: '0',
-      };
-      const undo = new Rollback();
-      // One undo for all: it takes down whatever of the VM there is.
-      undo.push('remove what there is of the VM', () => this.#destroyBounded(record));
-      try {
-        return await this.#build(ctx, record);
-      } catch (error) {
-        throw await undo.undo(error);
-      }
+      const record = this.#machines.ofSandbox(sandboxId);
+      if (record === undefined) throw new HerkosError('NotFound', `sandbox ${sandboxId} has no VM`);
+      const used = (await this.#templates.list()).find(({ template }) => template.id === record.template?.id);
+      if (used === undefined)
+        this.#logger.warn('a clone did not come up; its pod boots cold', { sandbox: sandboxId, why });
+      else await this.#templates.refuse(used.template, why);
+      return this.#machines.remake(ctx, record.id);
     });
   }
 
   async adopt(ctx: Context, sandboxId: string): Promise<PodVm | undefined> {
-    await this.#load();
+    await this.#machines.load();
     return this.#lock.run(ctx, sandboxId, async () => {
-      const known = this.#vms.get(sandboxId);
-      if (known !== undefined) return known;
-      const record = this.#records.get(sandboxId);
-      // Without a tap the daemon died before it could start a process.
-      if (record === undefined || record.tap === '') return undefined;
-      const running = await this.#options.driver.adopt(ctx, record);
-      if (running === undefined) return undefined;
-      const { pid, processStartTicks } = running;
-      if (record.pid === pid) return this.#manage(record, running);
-      const found = { ...record, pid, processStartTicks };
-      await this.#put(found);
-      return this.#manage(found, running);
+      const record = this.#machines.ofSandbox(sandboxId);
+      return record === undefined ? undefined : this.#machines.adopt(ctx, record);
     });
   }
 
   async destroyGone(ctx: Context, sandboxId: string): Promise<void> {
-    await this.#load();
+    await this.#machines.load();
     await this.#lock.run(ctx, sandboxId, async () => {
-      const record = this.#records.get(sandboxId);
-      if (record !== undefined) await this.#destroy(ctx, record);
+      const record = this.#machines.ofSandbox(sandboxId);
+      if (record !== undefined) await this.#machines.unmake(ctx, record);
     });
   }
 
   async sweep(ctx: Context, knownSandboxIds: ReadonlySet<string>): Promise<string[]> {
-    await this.#load();
+    await this.#machines.load();
     const found: string[] = [];
-    const tryEach = async (what: string, body: () => Promise<void>): Promise<void> => {
+    const attempt = async (what: string, body: () => Promise<void>): Promise<void> => {
       found.push(what);
       try {
         await body();
       } catch (error) {
         // The rest must be swept all the same, and this again at the next start.
-        this.#options.logger.error('cannot sweep', { what, error: messageOf(error) });
+        this.#logger.error('cannot sweep', { what, error: messageOf(error) });
       }
     };
-    for (const id of this.#records.keys())
-      if (!knownSandboxIds.has(id)) await tryEach(`vm ${shortId(id)}`, () => this.destroyGone(ctx, id));
-    for (const id of await this.#options.driver.list(ctx)) {
-      if (this.#records.has(id)) continue;
-      const orphan = this.#orphan(id);
-      await tryEach(`process or run directory ${shortId(id)}`, () => this.#destroy(ctx, orphan));
-    }
-    const names = new Set([...this.#records.values()].map(({ netns }) => netns));
-    for (const name of await this.#options.netns.list(ctx))
-      if (!names.has(name))
-        await tryEach(`network namespace ${name}`, () => this.#options.netns.deleteGone(ctx, name));
+    // What waited in the pool of an earlier daemon, or was becoming its template, belongs to no sandbox.
+    for (const record of this.#machines.inherited)
+      if (!knownSandboxIds.has(record.sandboxId))
+        await attempt(`vm ${shortId(record.id)}`, () => this.#machines.unmake(ctx, record));
+    await this.#machines.sweepUnknown(ctx, attempt);
     return found;
   }
 
-  /** The daemon shuts down: VMs go on. */
+  /** The daemon shuts down: VMs of pods go on, those of no pod end. */
   async release(): Promise<void> {
-    await Promise.all([...this.#vms.values()].map((vm) => vm.release()));
-    this.#vms.clear();
+    await this.#pool.close();
+    await this.#templates.settle();
+    await this.#machines.release();
   }
 
-  async #build(ctx: Context, first: VmRecord): Promise<PodVm> {
-    const { netns, cgroups, driver } = this.#options;
-    await this.#put(first);
-    // Independent of each other, and both cost a few programs or file operations.
-    const [network, cgroup] = await allOrError([
-      netns.create(ctx, first.netns, first.uid),
-      cgroups.create(ctx, first.cgroupParent, first.id, hypervisorLimits(first.shape)),
-    ]);
-    const named = { ...first, tap: network.tap };
-    await this.#put(named);
-    const running = await driver.start(ctx, { record: named, cgroup });
-    const record = { ...named, pid: running.pid, processStartTicks: running.processStartTicks };
+  async #fromPool(ctx: Context, want: TemplateWant, request: VmRequest): Promise<ManagedVm | undefined> {
+    const vm = this.#pool.take(want);
+    if (vm === undefined) return undefined;
     try {
-      await this.#put(record);
+      await this.#machines.assign(ctx, vm, request.sandboxId, request.cgroupParent);
+      await vm.resume(ctx);
+      return vm;
     } catch (error) {
-      await running.kill(background());
-      throw error;
-    }
-    return this.#manage(record, running);
-  }
-
-  #manage(record: VmRecord, running: RunningVm): ManagedVm {
-    const vm = new ManagedVm(record, running);
-    this.#vms.set(record.id, vm);
-    return vm;
-  }
-
-  async #destroyBounded(record: VmRecord): Promise<void> {
-    await underDeadline(background(), destroyTimeoutMs, 'removing a VM', (ctx) => this.#destroy(ctx, record));
-  }
-
-  /** In the order in which one thing keeps the next one busy: process, cgroup, namespace, record. */
-  async #destroy(ctx: Context, record: VmRecord): Promise<void> {
-    const { driver, netns, cgroups, store } = this.#options;
-    // What is known now may be newer than what the caller holds.
-    const latest = this.#records.get(record.id) ?? record;
-    const vm = this.#vms.get(record.id);
-    await vm?.kill(ctx);
-    await driver.destroyGone(ctx, latest);
-    this.#vms.delete(record.id);
-    await cgroups.deleteGone(ctx, latest.cgroupParent, latest.id);
-    await netns.deleteGone(ctx, latest.netns);
-    await store.delete(latest.id);
-    this.#records.delete(latest.id);
-    this.#uids.give(latest.uid);
-  }
-
-  async #put(record: VmRecord): Promise<void> {
-    this.#records.set(record.id, record);
-    await this.#options.store.put(record);
-  }
-
-  /** All records, once. */
-  async #load(): Promise<void> {
-    await (this.#loaded ??= this.#readRecords().catch((error: unknown) => {
-      this.#loaded = undefined;
-      throw error;
-    }));
-  }
-
-  async #readRecords(): Promise<void> {
-    for (const record of await this.#options.store.loadAll()) {
-      if (!isId(record.id) || record.driver !== this.#options.driver.name) {
-        this.#options.logger.warn('a VM record is of another driver; it is left alone', { id: record.id });
-        continue;
-      }
-      this.#records.set(record.id, record);
-      this.#uids.reserve(record.uid);
+      await this.#machines.unmake(ctx, vm.record);
+      throwIfDone(ctx);
+      this.#logger.warn('a VM of the pool could not be used', { vm: vm.record.id, error: messageOf(error) });
+      return undefined;
     }
   }
 
-  /** A VM of which only the id is known: enough to take it down. */
-  #orphan(id: string): VmRecord {
-    return {
-      schemaVersion: 1,
-      id,
-      sandboxId: '',
-      domain: defaultDomain,
-      driver: this.#options.driver.name,
-      shape: { vcpus: 1, memoryMib: 0 },
-      accelerator: 'tcg',
-      source: 'cold',
-      uid: -1,
-      netns: netnsName(this.#options.settings.instance, id),
-      tap: '',
-      cgroupParent: '',
-      pid: 0,
-      processStartTicks: '0',
-    };
+  async #clone(ctx: Context, want: TemplateWant, request: VmRequest): Promise<ManagedVm | undefined> {
+    const template = await this.#templates.find(ctx, want);
+    if (template === undefined) return undefined;
+    this.#pool.want(want);
+    const image = this.#templates.image(template);
+    try {
+      return await this.#machines.make(
+        ctx,
+        {
+          ...machineFor(want, request),
+          source: 'clone',
+          template: { id: template.id, gid: template.gid },
+        },
+        { kind: 'clone', image },
+      );
+    } catch (error) {
+      throwIfDone(ctx);
+      await this.#templates.refuse(template, error);
+      return undefined;
+    }
+  }
+
+  async #boot(ctx: Context, want: TemplateWant, request: VmRequest): Promise<ManagedVm> {
+    return this.#machines.make(ctx, { ...machineFor(want, request), source: 'cold' }, { kind: 'own' });
   }
 }
 
-/** The namespace's name is made of the VM's id: an orphan of either can be matched with the other. */
-export function netnsName(instance: string, id: string): string {
-  return `${instance}-${id}`;
-}
-
-/** Like Promise.all, but waits for all before it throws: what is still being made cannot be undone. */
-async function allOrError<A, B>([first, second]: [Promise<A>, Promise<B>]): Promise<[A, B]> {
-  await Promise.allSettled([first, second]);
-  return Promise.all([first, second]);
+function machineFor(
+  want: TemplateWant,
+  request: VmRequest,
+): TemplateWant & { readonly id: string; readonly sandboxId: string; readonly cgroupParent: string } {
+  const { sandboxId, cgroupParent } = request;
+  return { ...want, id: sandboxId, sandboxId, cgroupParent };
 }

@@ -6,7 +6,7 @@
  *   destroy  process killed → cgroup → netns → run directory → record
  */
 import type { Context } from '../base/context.js';
-import type { Accelerator, VmRecord } from '../model/vm.js';
+import type { Accelerator, VmRecord, VmShape } from '../model/vm.js';
 import type { RecordStore, VmControls } from '../pod/ports.js';
 
 export type VmStore = RecordStore<VmRecord>;
@@ -17,10 +17,15 @@ export interface VmDriver {
   /** Which accelerator VMs will use, and why; proven by booting, remembered per host boot and kernel. */
   probe(ctx: Context): Promise<AcceleratorVerdict>;
   /**
-   * Starts the process in its jail: own uid, netns, cgroup, seccomp. Resolves when QMP answers; the
-   * guest may still boot. On failure nothing is left behind.
+   * Starts the process in its jail: own uid, netns, cgroup, seccomp. Resolves when the guest runs: it
+   * may still boot, a clone goes on where its template stopped. On failure nothing is left behind.
    */
   start(ctx: Context, spec: VmSpec): Promise<RunningVm>;
+  /**
+   * Names everything of the machine that a template and its clones must have alike: guest image, machine
+   * and its devices, hypervisor program, processor. Equal keys, and only they, may share a template.
+   */
+  machineKey(ctx: Context, shape: VmShape, accelerator: Accelerator): Promise<string>;
   /** Takes a running process over after a restart; undefined when it is gone. */
   adopt(ctx: Context, record: VmRecord): Promise<RunningVm | undefined>;
   /** Kills the process if it lives and removes its run directory. */
@@ -39,12 +44,38 @@ export interface VmSpec {
   readonly record: VmRecord;
   /** Directories under each cgroup controller that the process is put in. */
   readonly cgroup: ProcessCgroup;
+  readonly memory: VmMemory;
+}
+
+/** What is in the guest's memory when it starts, and who else has it. */
+export type VmMemory =
+  /** Empty, its own. */
+  | { readonly kind: 'own' }
+  /** Empty; what the guest writes is kept in the image's memory file. */
+  | { readonly kind: 'template'; readonly image: TemplateImage }
+  /** The image's, copied page by page as the guest writes. */
+  | { readonly kind: 'clone'; readonly image: TemplateImage };
+
+/** A guest that was stopped: its memory, and the state of its devices at the same moment. */
+export interface TemplateImage {
+  /** Of the guest's whole memory size; exists before the template boots. */
+  readonly memoryPath: string;
+  readonly statePath: string;
+  /** A directory that the template's process may reach, for a socket. */
+  readonly directory: string;
+  /** Processes of this group, and no others, may open the memory. */
+  readonly gid: number;
 }
 
 /** A running hypervisor process. */
 export interface RunningVm extends VmControls {
   readonly pid: number;
   readonly processStartTicks: string;
+  /** Stops the guest's processors; the guest does not notice. */
+  pause(ctx: Context): Promise<void>;
+  resume(ctx: Context): Promise<void>;
+  /** Ends the guest for good and completes the image that its memory belongs to. The process stays, to be killed. */
+  saveTemplate(ctx: Context, image: TemplateImage): Promise<void>;
   /** Lets go of the process without touching it: the daemon shuts down, the VM goes on. */
   release(): Promise<void>;
 }
@@ -58,10 +89,23 @@ export interface NetnsFactory {
   list(ctx: Context): Promise<string[]>;
 }
 
+/** The agent of a guest that becomes a template or waits in the pool. */
+export interface Rehearsal {
+  /**
+   * Waits until the agent answers, lets it do once what every pod needs, so that clones find it done, and
+   * leaves it waiting for its next connection. Nothing of it is secret or tells one guest from another.
+   */
+  rehearse(ctx: Context, agentSocketPath: string): Promise<void>;
+}
+
 /** Host cgroups, v1, v2 or hybrid; implemented by `drivers/cgroup`. */
 export interface CgroupFactory {
   /** Creates `<parent>/herkos-<id>` in every controller; parent in cgroupfs or systemd form. */
   create(ctx: Context, parent: string, id: string, limits: CgroupLimits): Promise<ProcessCgroup>;
+  /** Changes the limits of what `create` has made; what `limits` does not name stays. */
+  setLimits(ctx: Context, parent: string, id: string, limits: CgroupLimits): Promise<void>;
+  /** Moves a running process, with all its threads, into the cgroup. */
+  enter(ctx: Context, cgroup: ProcessCgroup, pid: number): Promise<void>;
   /** Kills what is left inside, then removes it. */
   deleteGone(ctx: Context, parent: string, id: string): Promise<void>;
 }

@@ -6,6 +6,33 @@ export interface VmSettings {
   readonly uidFirst: number;
   readonly uidCount: number;
   readonly sizing: SizingSettings;
+  /** Cgroup of VMs that belong to no pod yet; empty: the default one. */
+  readonly poolCgroupParent: string;
+  readonly templates: TemplateSettings;
+  readonly pool: PoolSettings;
+}
+
+export interface TemplateSettings {
+  readonly enabled: boolean;
+  /** A file system in memory is mounted here. */
+  readonly directory: string;
+  /** Of all templates together. */
+  readonly bytesMax: number;
+  /** A template that is older, or was used more often, is built anew. */
+  readonly ageMsMax: number;
+  readonly usesMax: number;
+  readonly buildTimeoutMs: number;
+}
+
+export interface PoolSettings {
+  /** VMs kept ready for each kind that pods ask for; 0: none. */
+  readonly size: number;
+  /** VMs kept ready altogether. */
+  readonly sizeMax: number;
+  /** With less memory than this available on the node, nothing is kept ready. */
+  readonly memoryReserveBytes: number;
+  /** A kind that no pod has asked for so long is not kept ready any more. */
+  readonly idleMsMax: number;
 }
 
 export interface SizingSettings {

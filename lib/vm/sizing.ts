@@ -1,28 +1,32 @@
 import { HerkosError } from '../base/errors.js';
 import { MIB } from '../base/units.js';
-import type { LinuxResources } from '../model/resources.js';
+import { cpusOf, memoryBytesOf } from '../model/resources.js';
+import type { ContainerDemand, PodDemand } from '../model/resources.js';
 import type { VmShape } from '../model/vm.js';
 import type { CgroupLimits } from './ports.js';
 import { hypervisorOverheadMib, hypervisorThreadsMax, memoryMibFloor } from './settings.js';
 import type { SizingSettings } from './settings.js';
 
-const cpuPeriodDefaultUs = 100_000;
 /** Linux onlines and QEMU offers memory in blocks; odd sizes only waste the rest. */
 const memoryStepMib = 2;
+/** Sums of parts of processors carry rounding errors; nobody means less than this part. */
+const cpuParts = 1000;
+const containersNamedMax = 8;
 
 /**
- * The machine for a pod: its limits, the RuntimeClass overhead, and what the guest itself needs.
- * Without limits the defaults, which are for containers and guest together.
- * @throws HerkosError `ResourceExhausted` when the pod asks for more than this node can give a VM
+ * The machine for a pod: the larger of what the pod as a whole asks for and what its containers do, and
+ * what the guest itself needs (or the RuntimeClass overhead, when that is more). Containers without a
+ * memory limit share one default besides the others' limits; a pod that says nothing gets the defaults.
+ *
+ * Limits on processors may add up to more than the node has, as they may without a VM: then the machine
+ * has as many as the node.
+ * @throws HerkosError `ResourceExhausted` when a container, or all together, ask for what this node cannot give a VM
  */
-export function shapeFor(
-  settings: SizingSettings,
-  resources: LinuxResources = {},
-  overhead: LinuxResources = {},
-): VmShape {
-  const shape = { vcpus: vcpusFor(settings, resources), memoryMib: memoryFor(settings, resources, overhead) };
-  checkShape(settings, shape);
-  return shape;
+export function sizeFor(settings: SizingSettings, demand: PodDemand): VmShape {
+  for (const container of demand.containers) checkContainer(settings, demand, container);
+  const memoryMib = memoryFor(settings, demand);
+  if (memoryMib > settings.memoryMibMax) throw tooBig(settings, memoryAsked(demand), memoryMib);
+  return { vcpus: vcpusFor(settings, demand), memoryMib };
 }
 
 /** @throws HerkosError `ResourceExhausted` above what the node can give, `InvalidArgument` for nonsense */
@@ -53,19 +57,74 @@ export function hypervisorLimits(shape: VmShape): CgroupLimits {
   };
 }
 
-/** As many processors as the quota can fill. */
-function vcpusFor(settings: SizingSettings, { cpuQuotaUs, cpuPeriodUs }: LinuxResources): number {
-  if (cpuQuotaUs === undefined || cpuQuotaUs <= 0) return settings.vcpusDefault;
-  const period = cpuPeriodUs === undefined || cpuPeriodUs <= 0 ? cpuPeriodDefaultUs : cpuPeriodUs;
-  return Math.max(1, Math.ceil(cpuQuotaUs / period));
+function vcpusFor(settings: SizingSettings, { resources, containers }: PodDemand): number {
+  const { vcpusDefault, vcpusMax } = settings;
+  const asked = resources === undefined ? undefined : cpusOf(resources);
+  const each = containers.map((container) => cpusOf(container.resources));
+  const sum = each.reduce<number>((total, cpus) => total + (cpus ?? 0), 0);
+  const isOpen = each.includes(undefined) || (each.length === 0 && asked === undefined);
+  const vcpus = Math.max(wholeCpus(Math.max(asked ?? 0, sum)), isOpen ? vcpusDefault : 1);
+  return Math.min(vcpus, vcpusMax);
 }
 
-function memoryFor(settings: SizingSettings, resources: LinuxResources, overhead: LinuxResources): number {
-  const limitBytes = resources.memoryLimitBytes ?? 0;
-  if (limitBytes <= 0) return settings.memoryMibDefault;
-  const overheadBytes = Math.max(0, overhead.memoryLimitBytes ?? 0);
-  // The RuntimeClass overhead pays for the guest and the hypervisor; ours only fills it up.
-  const guestBytes = Math.max(settings.guestOverheadMib * MIB, overheadBytes);
-  const mib = Math.ceil((limitBytes + guestBytes) / MIB / memoryStepMib) * memoryStepMib;
+function wholeCpus(cpus: number): number {
+  return Math.ceil(Math.round(cpus * cpuParts) / cpuParts);
+}
+
+function memoryFor(settings: SizingSettings, demand: PodDemand): number {
+  const guestBytes = guestBytesOf(settings, demand);
+  const defaultBytes = settings.memoryMibDefault * MIB;
+  const asked = demand.resources === undefined ? undefined : memoryBytesOf(demand.resources);
+  const each = demand.containers.map((container) => memoryBytesOf(container.resources));
+  const sum = each.reduce<number>((total, bytes) => total + (bytes ?? 0), 0);
+  const rest = each.includes(undefined) ? Math.max(defaultBytes, guestBytes) : guestBytes;
+  const bytes = Math.max(asked === undefined ? 0 : asked + guestBytes, each.length === 0 ? 0 : sum + rest);
+  const mib = Math.ceil((bytes === 0 ? defaultBytes : bytes) / MIB / memoryStepMib) * memoryStepMib;
   return Math.max(memoryMibFloor, mib);
+}
+
+/** The RuntimeClass overhead pays for the guest and the hypervisor; ours only fills it up. */
+function guestBytesOf(settings: SizingSettings, { overhead = {} }: PodDemand): number {
+  return Math.max(settings.guestOverheadMib * MIB, memoryBytesOf(overhead) ?? 0);
+}
+
+/** One that no machine of this node can hold, even alone. */
+function checkContainer(
+  settings: SizingSettings,
+  demand: PodDemand,
+  { name, resources }: ContainerDemand,
+): void {
+  const vcpus = wholeCpus(cpusOf(resources) ?? 0);
+  const memoryBytes = memoryBytesOf(resources) ?? 0;
+  const memoryMib = Math.ceil((memoryBytes + guestBytesOf(settings, demand)) / MIB);
+  if (vcpus > settings.vcpusMax)
+    throw tooBig(settings, `the container ${name} asks for ${String(vcpus)} processors`, memoryMib);
+  if (memoryMib > settings.memoryMibMax)
+    throw tooBig(settings, `the container ${name} asks for ${mibOf(memoryBytes)}`, memoryMib);
+}
+
+function memoryAsked({ resources = {}, containers }: PodDemand): string {
+  const asked = memoryBytesOf(resources);
+  const limited = containers.flatMap(({ name, resources: own }) => {
+    const bytes = memoryBytesOf(own);
+    return bytes === undefined ? [] : [{ name, bytes }];
+  });
+  const sum = limited.reduce((total, { bytes }) => total + bytes, 0);
+  if (asked !== undefined && asked >= sum) return `the pod asks for ${mibOf(asked)}`;
+  const named = limited.slice(0, containersNamedMax).map(({ name, bytes }) => `${name}: ${mibOf(bytes)}`);
+  const more = limited.length > named.length ? ', …' : '';
+  return `the pod’s containers ask for ${mibOf(sum)} together (${named.join(', ')}${more})`;
+}
+
+function mibOf(bytes: number): string {
+  return `${String(Math.ceil(bytes / MIB))} MiB of memory`;
+}
+
+function tooBig(settings: SizingSettings, asked: string, neededMib: number): HerkosError {
+  const { vcpusMax, memoryMibMax } = settings;
+  return new HerkosError(
+    'ResourceExhausted',
+    `${asked}; with what the guest needs itself that is ${String(neededMib)} MiB, and this node gives one VM at most ${String(vcpusMax)} vCPUs and ${String(memoryMibMax)} MiB`,
+    { reason: 'VM_TOO_BIG' },
+  );
 }

@@ -10,9 +10,10 @@ import { systemLogFiles } from '../../lib/pod/output/files.js';
 import type { LogFiles, OpenLog } from '../../lib/pod/output/files.js';
 import type { PodVm, RecordStore } from '../../lib/pod/ports.js';
 import type { PodParts } from '../../lib/pod/room.js';
+import { sizeFor } from '../../lib/vm/sizing.js';
 import { connectGuest } from './pod-connection.js';
 import type { FakeWorld } from './pod-world.js';
-import { FakeVm } from './pod-world.js';
+import { FakeVm, testSizing } from './pod-world.js';
 
 /** Carries a call from the room to the world, or does not: where failures and deaths are made. */
 export type Carry = <T>(name: string, ctx: Context | undefined, effect: () => T | Promise<T>) => Promise<T>;
@@ -43,7 +44,7 @@ export class FakePorts {
       },
       exec: this.#exec(),
       files: this.#files(),
-      sizing: () => ({ vcpus: 1, memoryMib: 256 }),
+      sizing: (demand) => sizeFor(testSizing, demand),
       settings: {
         stateDirectory: world.stateDirectory,
         writableDiskBytes: 64 * 1024 * 1024,
@@ -80,6 +81,13 @@ export class FakePorts {
         this.#call('acquire', ctx, () => {
           const vm = new FakeVm(sandboxId);
           vms.set(sandboxId, vm);
+          return this.#podVm(vm);
+        }),
+      replaceCold: (ctx, id) =>
+        this.#call('replaceCold', ctx, () => {
+          vms.get(id)?.die();
+          const vm = new FakeVm(id);
+          vms.set(id, vm);
           return this.#podVm(vm);
         }),
       adopt: (ctx, id) =>
@@ -123,7 +131,7 @@ export class FakePorts {
         sandboxId: vm.id,
         domain: 'default',
         driver: 'fake',
-        shape: { vcpus: 1, memoryMib: 256 },
+        shape: vm.shape,
         accelerator: 'tcg',
         source: 'cold',
         uid: process.getuid?.() ?? 0,
@@ -148,11 +156,7 @@ export class FakePorts {
         use('plugPort', ctx, () => {
           plug(owner, name);
         }),
-      resize: (ctx, size) =>
-        use('resize', ctx, () => {
-          vm.size = size;
-          return size;
-        }),
+      resize: (ctx, size) => use('resize', ctx, () => vm.resize(size)),
       unplugGone: (ctx, owner) =>
         use('unplugGone', ctx, () => {
           vm.plugged.delete(owner);

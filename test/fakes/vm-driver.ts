@@ -1,19 +1,27 @@
 /** A hypervisor in memory: processes live in a `FakeHost`, so that a second driver can adopt them. */
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 
 import type { Context } from '../../lib/base/context.js';
 import { throwIfDone } from '../../lib/base/context.js';
 import { HerkosError, messageOf } from '../../lib/base/errors.js';
 import type { LayerDevice } from '../../lib/model/image.js';
-import type { DeviceLocator, VmExit, VmRecord, VmShape } from '../../lib/model/vm.js';
-import type { AcceleratorVerdict, RunningVm, VmDriver, VmSpec } from '../../lib/vm/ports.js';
+import type { Accelerator, DeviceLocator, VmExit, VmRecord, VmShape } from '../../lib/model/vm.js';
+import type { AcceleratorVerdict, RunningVm, TemplateImage, VmDriver, VmSpec } from '../../lib/vm/ports.js';
 
+/** What the fake migrates. */
+const fakeState = 'state';
 const layerStepBytes = 2 * 1024 * 1024;
+
+/** As on a real machine. */
+const serialPortCount = 29;
+const fakePortName = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 interface Device {
   readonly key: string;
-  readonly kind: 'layer' | 'disk' | 'nic' | 'port';
+  readonly kind: 'layer' | 'disk' | 'nic' | 'port' | 'memory';
   readonly port: number;
+  /** Of a serial port. */
+  readonly socketPath?: string;
   readonly owners: Set<string>;
 }
 
@@ -24,6 +32,7 @@ export class FakeProcess {
   /** A guest that ignores requests keeps its devices. */
   deaf = false;
   poweredDown = false;
+  paused = false;
   size: VmShape;
   #settle: (exit: VmExit) => void = () => undefined;
 
@@ -60,9 +69,15 @@ export class FakeHost {
   }
 }
 
-export interface FakeVmDriverOptions {
+interface FakeLimits {
+  readonly portCount: number;
+  readonly vcpusMax: number;
+  /** On top of what the VM booted with. */
+  readonly memoryMibMax: number;
+}
+
+export interface FakeVmDriverOptions extends Partial<FakeLimits> {
   readonly host?: FakeHost;
-  readonly portCount?: number;
 }
 
 export class FakeVmDriver implements VmDriver {
@@ -70,11 +85,13 @@ export class FakeVmDriver implements VmDriver {
   readonly host: FakeHost;
   /** The next start fails with this after its process was made and taken back. */
   failStart: HerkosError | undefined;
-  readonly #portCount: number;
+  /** Part of every machine key: another one is another hypervisor. */
+  machine = 'machine 1';
+  readonly #limits: FakeLimits;
 
-  constructor({ host = new FakeHost(), portCount = 24 }: FakeVmDriverOptions = {}) {
+  constructor({ host = new FakeHost(), ...limits }: FakeVmDriverOptions = {}) {
     this.host = host;
-    this.#portCount = portCount;
+    this.#limits = { portCount: 24, vcpusMax: 64, memoryMibMax: 65_536, ...limits };
   }
 
   probe(ctx: Context): Promise<AcceleratorVerdict> {
@@ -82,15 +99,22 @@ export class FakeVmDriver implements VmDriver {
     return Promise.resolve({ accelerator: 'tcg', why: 'a fake has no accelerator' });
   }
 
-  async start(ctx: Context, { record, cgroup }: VmSpec): Promise<RunningVm> {
+  machineKey(ctx: Context, shape: VmShape, accelerator: Accelerator): Promise<string> {
+    throwIfDone(ctx);
+    return Promise.resolve(`${this.machine} ${JSON.stringify(shape)} ${accelerator}`);
+  }
+
+  async start(ctx: Context, { record, cgroup, memory }: VmSpec): Promise<RunningVm> {
     throwIfDone(ctx);
     await Promise.resolve();
+    if (memory.kind === 'clone' && (await readFile(memory.image.statePath, 'utf8')) !== fakeState)
+      throw new HerkosError('Internal', 'the state is broken');
     if (this.host.processes.has(record.id))
       throw new HerkosError('AlreadyExists', `VM ${record.id} has a process already`);
     if (this.failStart !== undefined) throw this.failStart;
     const process = new FakeProcess(this.host.nextPid++, record, cgroup.procsFiles);
     this.host.processes.set(record.id, process);
-    return new FakeRunningVm(process, this.#portCount);
+    return new FakeRunningVm(process, this.#limits);
   }
 
   async adopt(ctx: Context, record: VmRecord): Promise<RunningVm | undefined> {
@@ -98,7 +122,7 @@ export class FakeVmDriver implements VmDriver {
     await Promise.resolve();
     const process = this.host.living(record.id);
     if (process === undefined || (record.pid !== 0 && record.pid !== process.pid)) return undefined;
-    return new FakeRunningVm(process, this.#portCount);
+    return new FakeRunningVm(process, this.#limits);
   }
 
   async destroyGone(ctx: Context, record: VmRecord): Promise<void> {
@@ -119,12 +143,12 @@ class FakeRunningVm implements RunningVm {
   readonly agentSocketPath: string;
   readonly exited: Promise<VmExit>;
   readonly #process: FakeProcess;
-  readonly #portCount: number;
+  readonly #limits: FakeLimits;
   #released = false;
 
-  constructor(process: FakeProcess, portCount: number) {
+  constructor(process: FakeProcess, limits: FakeLimits) {
     this.#process = process;
-    this.#portCount = portCount;
+    this.#limits = limits;
     this.pid = process.pid;
     this.processStartTicks = `1${String(process.pid)}`;
     this.agentSocketPath = `/nowhere/${process.record.id}/agent`;
@@ -169,17 +193,36 @@ class FakeRunningVm implements RunningVm {
     }
   }
 
-  async plugPort(ctx: Context, owner: string, name: string, _socketPath: string): Promise<void> {
+  async plugPort(ctx: Context, owner: string, name: string, socketPath: string): Promise<void> {
+    if (!fakePortName.test(name) || name === 'herkos.agent.0')
+      throw new HerkosError('InvalidArgument', `a port cannot be called ${name}`);
+    if (!socketPath.startsWith('/') || socketPath.includes('\0') || Buffer.byteLength(socketPath) > 107)
+      throw new HerkosError('InvalidArgument', `${socketPath} is no path of a socket`);
     await this.#check(ctx);
-    if (!this.#process.devices.some(({ key }) => key === name)) this.#add(name, 'port', owner);
+    const there = this.#process.devices.find(({ key, kind }) => kind === 'port' && key === name);
+    if (there === undefined) this.#add(name, 'port', owner, socketPath);
+    else if (!there.owners.has(owner) || there.socketPath !== socketPath)
+      throw new HerkosError('FailedPrecondition', `port ${name} is plugged already`);
   }
 
   async resize(ctx: Context, size: VmShape): Promise<VmShape> {
+    for (const count of [size.vcpus, size.memoryMib])
+      if (!Number.isSafeInteger(count) || count < 1)
+        throw new HerkosError('InvalidArgument', `no machine has ${String(count)} of anything`);
     await this.#check(ctx);
-    const { shape } = this.#process.record;
+    const { record, paused, deaf, devices } = this.#process;
+    const boot = record.shape;
+    if (size.vcpus > this.#limits.vcpusMax || size.memoryMib > boot.memoryMib + this.#limits.memoryMibMax)
+      throw new HerkosError('ResourceExhausted', 'the machine was not made for so much');
+    if (size.memoryMib > boot.memoryMib && !devices.some(({ kind }) => kind === 'memory'))
+      this.#add('memory', 'memory', 'machine');
+    const now = this.#process.size;
+    // vCPUs are plugged by the hypervisor alone; all else needs the guest.
+    const follows = !paused && !deaf;
+    const vcpus = Math.max(boot.vcpus, size.vcpus);
     this.#process.size = {
-      vcpus: Math.max(shape.vcpus, size.vcpus),
-      memoryMib: Math.max(shape.memoryMib, size.memoryMib),
+      vcpus: follows ? vcpus : Math.max(vcpus, now.vcpus),
+      memoryMib: follows ? Math.max(boot.memoryMib, size.memoryMib) : now.memoryMib,
     };
     return this.#process.size;
   }
@@ -205,11 +248,20 @@ class FakeRunningVm implements RunningVm {
     if (!this.#process.alive || this.#released) throw new HerkosError('Unavailable', 'the VM has ended');
   }
 
-  #add(key: string, kind: Device['kind'], owner: string): Device {
-    const used = new Set(this.#process.devices.map(({ port }) => port));
-    for (let port = 0; port < this.#portCount; port += 1) {
+  #add(key: string, kind: Device['kind'], owner: string, socketPath?: string): Device {
+    const isSerial = kind === 'port';
+    const others = this.#process.devices.filter((device) => (device.kind === 'port') === isSerial);
+    const used = new Set(others.map(({ port }) => port));
+    const count = isSerial ? serialPortCount : this.#limits.portCount;
+    for (let port = 0; port < count; port += 1) {
       if (used.has(port)) continue;
-      const device: Device = { key, kind, port, owners: new Set([owner]) };
+      const device: Device = {
+        key,
+        kind,
+        port,
+        owners: new Set([owner]),
+        ...(socketPath === undefined ? {} : { socketPath }),
+      };
       this.#process.devices.push(device);
       return device;
     }

@@ -15,6 +15,7 @@ import { systemExec } from '../../lib/base/exec.js';
 import { CriClient } from './cri-client.js';
 import { endWithUs } from './end-with-us.js';
 import { findLeftovers, sweepLeftovers } from './leftovers.js';
+import { SmallDisk } from './small-disk.js';
 
 const readyTimeoutMs = 60_000;
 const stopTimeoutMs = 40_000;
@@ -34,6 +35,8 @@ export interface HerkosdOptions {
   /** Compiled program to run instead of the daemon's own main; gets the same arguments. */
   readonly program?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** State and logs share a disk of this size, which a test can fill. */
+  readonly diskMib?: number;
 }
 
 /** Daemons that were not cleaned up yet, for the report of a test that fails. */
@@ -44,6 +47,7 @@ export class HerkosdProcess {
   /** Everything of this daemon on disk. */
   readonly directory: string;
   readonly #options: HerkosdOptions;
+  #disk: SmallDisk | undefined;
   #child: ChildProcess | undefined;
   #client: CriClient | undefined;
 
@@ -74,6 +78,8 @@ export class HerkosdProcess {
     // VMs run as users of their own and reach their files through it.
     await chmod(directory, 0o711);
     const daemon = new HerkosdProcess(instance, directory, options);
+    if (options.diskMib !== undefined)
+      daemon.#disk = await SmallDisk.mount(directory, ['state', 'logs'], options.diskMib);
     await mkdir(join(directory, 'registries.d'));
     await writeFile(daemon.configPath, configText(instance, directory, options));
     return daemon;
@@ -94,6 +100,12 @@ export class HerkosdProcess {
   get client(): CriClient {
     if (this.#client === undefined) throw new Error('the daemon was never started');
     return this.#client;
+  }
+
+  /** What `diskMib` made. */
+  get disk(): SmallDisk {
+    if (this.#disk === undefined) throw new Error('the daemon has no disk of its own');
+    return this.#disk;
   }
 
   /** Undefined while it does not run. */
@@ -173,6 +185,7 @@ export class HerkosdProcess {
     await this.crash();
     runningDaemons.delete(this);
     this.#client?.close();
+    await this.#disk?.unmount();
     await sweepLeftovers(this.instance, this.directory);
     const bridge = bridgeName(this.instance);
     await systemExec.run(background(), 'ip', ['link', 'delete', bridge], { okExitCodes: [0, 1] });

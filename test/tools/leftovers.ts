@@ -40,9 +40,11 @@ export async function sweepLeftovers(instance: string, directory: string): Promi
   for (const path of await cgroupsOf(instance)) await removeCgroup(path);
   for (const path of await instanceCgroups(instance)) await removeCgroup(path);
   // The devices that VM processes see are on a file system of their own.
-  await systemExec.run(background(), 'umount', ['--lazy', join(directory, 'run/dev')], {
-    okExitCodes: [0, 1, 32],
-  });
+  // So are templates.
+  for (const place of ['run/dev', 'run/templates'])
+    await systemExec.run(background(), 'umount', ['--lazy', join(directory, place)], {
+      okExitCodes: [0, 1, 32],
+    });
   await rm(directory, { recursive: true, force: true });
 }
 

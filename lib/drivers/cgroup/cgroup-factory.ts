@@ -73,6 +73,29 @@ export class HostCgroups implements CgroupFactory {
     });
   }
 
+  async setLimits(ctx: Context, parent: string, id: string, limits: CgroupLimits): Promise<void> {
+    const below = this.#below(parent, id);
+    for (const { mountpoint, version, controllers } of await this.#hierarchies()) {
+      throwIfDone(ctx);
+      const directory = join(mountpoint, below);
+      try {
+        if (version === 2) {
+          const here = (await this.#fs.read(join(directory, 'cgroup.controllers')))?.trim().split(/\s+/) ?? [];
+          await this.#limit(directory, limitsV2(limits), (controller) => here.includes(controller));
+        } else await this.#limit(directory, limitsV1(limits), (controller) => controllers.has(controller));
+      } catch (error) {
+        throw wrap(error, `cgroup ${directory}`);
+      }
+    }
+  }
+
+  async enter(ctx: Context, cgroup: ProcessCgroup, pid: number): Promise<void> {
+    for (const file of cgroup.procsFiles) {
+      throwIfDone(ctx);
+      await this.#fs.write(file, String(pid));
+    }
+  }
+
   async deleteGone(ctx: Context, parent: string, id: string): Promise<void> {
     const below = this.#below(parent, id);
     for (const { mountpoint } of await this.#hierarchies()) {

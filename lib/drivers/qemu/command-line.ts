@@ -1,7 +1,10 @@
 import type { Accelerator, VmShape } from '../../model/vm.js';
 import { GIB, MIB } from '../../base/units.js';
 import { HerkosError } from '../../base/errors.js';
-import type { GuestFiles, LayerDeviceKind, QemuSettings } from './settings.js';
+import type { VmMemory } from '../../vm/ports.js';
+import { memoryDeviceMib } from './memory-device.js';
+import type { GuestFiles, QemuSettings } from './settings.js';
+import { vcpusLimit } from './settings.js';
 import type { VmPaths } from './run-dir.js';
 import {
   entropySlot,
@@ -18,11 +21,10 @@ export const agentPortName = 'herkos.agent.0';
 /** QEMU's id of that port, as events name it. */
 export const agentPortId = 'agent';
 
-/** Guest addresses reserved for devices that carry memory: layers, and later memory that is hot-plugged. */
-const deviceMemoryBytes = 64 * GIB;
+/** Guest addresses reserved for layers; what memory is hot-plugged comes on top. */
+const layerAddressBytes = 64 * GIB;
 /** Each slot is a device in the ACPI tables that the guest interprets at boot. */
 export const nvdimmSlots = 32;
-const vcpusMax = 64;
 
 export interface MachineSpec {
   readonly processName: string;
@@ -32,9 +34,13 @@ export interface MachineSpec {
   /** Size of `guest.root`; 0 when there is none. */
   readonly guestRootBytes: number;
   readonly paths: VmPaths;
+  readonly memory: VmMemory;
 }
 
-export type MachineSettings = Pick<QemuSettings, 'portCount' | 'tbSizeMib' | 'layerDevice' | 'console'>;
+export type MachineSettings = Pick<
+  QemuSettings,
+  'portCount' | 'tbSizeMib' | 'layerDevice' | 'console' | 'vcpusMax' | 'memoryMibMax'
+>;
 
 /**
  * The arguments of QEMU for a pod's machine. The guest does not run until `cont`.
@@ -44,14 +50,16 @@ export function commandLine(settings: MachineSettings, spec: MachineSpec): strin
   return [
     ...['-name', `guest=${optionValue(spec.processName)},process=${optionValue(spec.processName)}`],
     ...bareMachine(settings, spec),
-    ...processor(spec),
-    ...memory(settings.layerDevice, spec.shape.memoryMib),
+    ...processor(settings, spec),
+    ...memory(settings, spec),
     ...kernel(settings, spec),
     ...monitor(spec.paths),
     ...agentPort(spec.paths),
     ...['-device', `virtio-rng-pci,addr=${hex(entropySlot)},disable-legacy=on,max-bytes=65536,period=1000`],
     ...rootImage(spec),
     ...rootPorts(settings.portCount),
+    ...generationId,
+    ...(spec.memory.kind === 'clone' ? ['-incoming', 'defer'] : []),
     ...(settings.console ? console(spec.paths) : []),
   ];
 }
@@ -93,21 +101,40 @@ function bareMachine(settings: MachineSettings, spec: MachineSpec): string[] {
   ];
 }
 
-function processor(spec: MachineSpec): string[] {
+function processor(settings: MachineSettings, spec: MachineSpec): string[] {
   const { vcpus } = spec.shape;
-  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > vcpusMax)
-    throw new HerkosError('InvalidArgument', `a VM has 1 to ${String(vcpusMax)} vCPUs, not ${String(vcpus)}`);
-  return ['-cpu', spec.accelerator === 'kvm' ? 'host' : 'max', '-smp', `cpus=${String(vcpus)}`];
+  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > vcpusLimit)
+    throw new HerkosError(
+      'InvalidArgument',
+      `a VM has 1 to ${String(vcpusLimit)} vCPUs, not ${String(vcpus)}`,
+    );
+  // The others can be plugged later.
+  const most = Math.min(vcpusLimit, Math.max(vcpus, settings.vcpusMax));
+  const model = spec.accelerator === 'kvm' ? 'host' : 'max';
+  return ['-cpu', model, '-smp', `cpus=${String(vcpus)},maxcpus=${String(most)}`];
 }
 
-function memory(layerDevice: LayerDeviceKind, memoryMib: number): string[] {
-  const maxMib = memoryMib + deviceMemoryBytes / MIB;
+function memory(
+  { layerDevice, memoryMibMax }: MachineSettings,
+  { shape: { memoryMib }, memory: from }: MachineSpec,
+): string[] {
+  const maxMib = memoryMib + layerAddressBytes / MIB + memoryDeviceMib(memoryMibMax);
   const slots = layerDevice === 'nvdimm' ? nvdimmSlots : 1;
   return [
-    ...['-object', `memory-backend-ram,id=ram,size=${String(memoryMib)}M`],
+    ...['-object', `${memoryBackend(from)},id=ram,size=${String(memoryMib)}M`],
     ...['-m', `size=${String(memoryMib)}M,slots=${String(slots)},maxmem=${String(maxMib)}M`],
   ];
 }
+
+/** A clone's mapping is private: its writes stay with it. */
+function memoryBackend(memory: VmMemory): string {
+  if (memory.kind === 'own') return 'memory-backend-ram';
+  const share = memory.kind === 'template' ? 'on' : 'off';
+  return `memory-backend-file,mem-path=${optionValue(memory.image.memoryPath)},share=${share}`;
+}
+
+/** Tells the guest's kernel that it is a copy; it then reseeds its random generator (S5). */
+const generationId = ['-device', 'vmgenid,guid=auto'];
 
 function kernel(settings: MachineSettings, spec: MachineSpec): string[] {
   const words = [

@@ -9,7 +9,7 @@ import type { Exec } from '../../base/exec.js';
 import { isId, shortId } from '../../base/ids.js';
 import type { Logger } from '../../base/logger.js';
 import { withRollback } from '../../base/rollback.js';
-import type { VmRecord } from '../../model/vm.js';
+import type { Accelerator, VmRecord, VmShape } from '../../model/vm.js';
 import type { AcceleratorVerdict, RunningVm, VmDriver, VmSpec } from '../../vm/ports.js';
 import { isObject } from '../../wire/qmp/message.js';
 import { commandLine, nvdimmSlots, processName } from './command-line.js';
@@ -17,8 +17,10 @@ import { DeviceBook, bookSchema } from './device-book.js';
 import type { DeviceEntry } from './device-book.js';
 import { Hotplug } from './hotplug.js';
 import { JailDevices } from './jail.js';
-import { pmemFileSize } from './layer-file.js';
+import { machineKey } from './machine-key.js';
+import { rootBytes } from './guest-files.js';
 import { launch } from './launch.js';
+import { loadState } from './migration.js';
 import { limitLog } from './log-file.js';
 import { AcceleratorProbe } from './probe.js';
 import { effectiveUid, isAlive, listProcesses, readStat } from './proc.js';
@@ -45,6 +47,7 @@ export interface QemuDriverOptions {
 export class QemuDriver implements VmDriver {
   readonly name = qemuDriverName;
   readonly #settings: QemuSettings;
+  readonly #exec: Exec;
   readonly #logger: Logger;
   readonly #runDir: RunDirectory;
   readonly #devices: JailDevices;
@@ -53,6 +56,7 @@ export class QemuDriver implements VmDriver {
 
   constructor({ settings, exec, logger }: QemuDriverOptions) {
     this.#settings = settings;
+    this.#exec = exec;
     this.#logger = logger;
     this.#runDir = new RunDirectory(settings.runDir);
     this.#devices = new JailDevices(exec, settings.runDir, settings.sharedGid);
@@ -74,12 +78,15 @@ export class QemuDriver implements VmDriver {
     return this.#probe.verdict(ctx);
   }
 
-  async start(ctx: Context, { record, cgroup }: VmSpec): Promise<RunningVm> {
+  async machineKey(ctx: Context, shape: VmShape, accelerator: Accelerator): Promise<string> {
+    return machineKey(ctx, this.#exec, this.#settings, shape, accelerator);
+  }
+
+  async start(ctx: Context, { record, cgroup, memory }: VmSpec): Promise<RunningVm> {
     this.#checkUid(record.uid);
     await this.#jailReady(ctx);
-    const { guest } = this.#settings;
-    const guestRootBytes =
-      guest.root === undefined ? 0 : await pmemFileSize(guest.root, 'the guest root image');
+    const { guest, sharedGid } = this.#settings;
+    const guestRootBytes = await rootBytes(guest);
     return withRollback(async (undo) => {
       const paths = await this.#runDir.create(record.id, record.uid);
       undo.push('remove the run directory', () => this.#runDir.removeGone(record.id));
@@ -90,12 +97,13 @@ export class QemuDriver implements VmDriver {
         guest,
         guestRootBytes,
         paths,
+        memory,
       });
       const { process, session } = await launch(ctx, {
         paths,
         jail: {
           uid: record.uid,
-          sharedGid: this.#settings.sharedGid,
+          groups: memory.kind === 'own' ? [sharedGid] : [sharedGid, memory.image.gid],
           netnsPath: join(this.#settings.netnsDirectory, record.netns),
           procsFiles: cgroup.procsFiles,
           deviceDirectory: this.#devices.directory,
@@ -110,6 +118,8 @@ export class QemuDriver implements VmDriver {
         session.destroy();
         return Promise.resolve();
       });
+      if (memory.kind === 'clone')
+        await loadState(ctx, session, memory.image.statePath, paths.incomingSocket);
       await this.#runDir.seal(record.id);
       await session.execute(ctx, 'cont');
       return this.#assemble(record, paths, process, session, []);
@@ -127,7 +137,8 @@ export class QemuDriver implements VmDriver {
         try {
           const vm = this.#assemble(record, paths, process, session, await readBook(paths));
           await vm.hotplug.reconcile(step);
-          // The daemon before us may have died between the start of QEMU and that of the guest.
+          // The daemon before us may have died between the start of QEMU, or taking it out of the pool, and
+          // that of the guest.
           if (await isPaused(step, session)) {
             await this.#runDir.seal(record.id);
             await session.execute(step, 'cont');
@@ -169,7 +180,7 @@ export class QemuDriver implements VmDriver {
     session: QmpSession,
     entries: readonly DeviceEntry[],
   ): QemuVm {
-    const { portCount, layerDevice, unplugTimeoutMs } = this.#settings;
+    const { portCount, layerDevice, unplugTimeoutMs, memoryMibMax } = this.#settings;
     const logger = this.#logger.with({ vm: shortId(record.id) });
     const hotplug = new Hotplug({
       session,
@@ -178,6 +189,10 @@ export class QemuDriver implements VmDriver {
       layerDevice,
       uid: record.uid,
       tap: record.tap,
+      boot: record.shape,
+      memoryMibMax,
+      // QEMU 7.2 without KVM crashes some time after a vCPU has left: listeners of its memory stay behind.
+      vcpusLeave: record.accelerator === 'kvm',
       unplugTimeoutMs,
       logger,
     });
@@ -226,9 +241,10 @@ export class QemuDriver implements VmDriver {
   }
 }
 
+/** Before its first instruction, or a clone out of the pool. */
 async function isPaused(ctx: Context, session: QmpSession): Promise<boolean> {
   const status = await session.execute(ctx, 'query-status');
-  return isObject(status) && status['status'] === 'prelaunch';
+  return isObject(status) && (status['status'] === 'prelaunch' || status['status'] === 'paused');
 }
 
 /** The book as the daemon before us left it; a VM without one has no devices. */

@@ -21,6 +21,11 @@ const manifestSchema = z.object({
   files: z.object({ kernel: file, initramfs: file, root: file }),
 });
 
+/** Size of the root image as a device; 0 when there is none. */
+export async function rootBytes(guest: GuestFiles): Promise<number> {
+  return guest.root === undefined ? 0 : pmemFileSize(guest.root, 'the guest root image');
+}
+
 /**
  * The guest that guest/build left in `directory`.
  * @throws HerkosError `FailedPrecondition` when it is not there, not whole, or of another version

@@ -1,9 +1,10 @@
-import { mkdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { Context } from '../../base/context.js';
 import { isErrno } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
+import { isMounted } from '../../base/mounts.js';
 
 /**
  * What runs as root before QEMU: joins the cgroups, sees to limits, gives the process a /dev of its
@@ -29,7 +30,8 @@ const openFilesMax = 4096;
 
 export interface JailSpec {
   readonly uid: number;
-  readonly sharedGid: number;
+  /** Supplementary groups: what it may read beside its own. */
+  readonly groups: readonly number[];
   readonly netnsPath: string;
   readonly procsFiles: readonly string[];
   readonly deviceDirectory: string;
@@ -44,7 +46,7 @@ export function jailCommand(spec: JailSpec): { readonly program: string; readonl
     args: [
       ...['--mount', '--propagation', 'slave', '--', 'sh', '-c', script, 'herkos-jail'],
       ...[String(openFilesMax), spec.deviceDirectory, spec.netnsPath],
-      ...[String(spec.uid), String(spec.sharedGid), String(spec.procsFiles.length), ...spec.procsFiles],
+      ...[String(spec.uid), spec.groups.join(','), String(spec.procsFiles.length), ...spec.procsFiles],
       ...[spec.program, ...spec.args],
     ],
   };
@@ -90,7 +92,7 @@ export class JailDevices {
   /** Makes what is missing; cheap when all is there. */
   async ensure(ctx: Context): Promise<void> {
     await mkdir(this.directory, { recursive: true, mode: 0o711 });
-    if (!(await this.#isMounted()))
+    if (!(await isMounted(this.directory)))
       await this.#exec.run(ctx, 'mount', [
         ...['-t', 'tmpfs', '-o', `${mountOptions},mode=0710,gid=${String(this.#gid)}`],
         ...['herkos-dev', this.directory],
@@ -107,18 +109,8 @@ export class JailDevices {
 
   /** Unmounts; running VMs keep what they have. */
   async removeGone(ctx: Context): Promise<void> {
-    while (await this.#isMounted()) await this.#exec.run(ctx, 'umount', ['--lazy', this.directory]);
+    while (await isMounted(this.directory)) await this.#exec.run(ctx, 'umount', ['--lazy', this.directory]);
   }
-
-  async #isMounted(): Promise<boolean> {
-    const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
-    return lines.some((line) => line.split(' ')[4] === mountinfoPath(this.directory));
-  }
-}
-
-/** proc(5): blanks, tabs, newlines and backslashes are written in octal. */
-function mountinfoPath(path: string): string {
-  return path.replace(/[\s\\]/g, (letter) => `\\${letter.charCodeAt(0).toString(8).padStart(3, '0')}`);
 }
 
 async function exists(path: string): Promise<boolean> {

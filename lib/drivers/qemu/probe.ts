@@ -14,7 +14,7 @@ import type { VmShape } from '../../model/vm.js';
 import type { AcceleratorVerdict } from '../../vm/ports.js';
 import { agentPortId, commandLine, processName } from './command-line.js';
 import { JailDevices } from './jail.js';
-import { pmemFileSize } from './layer-file.js';
+import { rootBytes } from './guest-files.js';
 import { launch } from './launch.js';
 import type { HypervisorProcess } from './process.js';
 import type { QmpSession } from './qmp-session.js';
@@ -149,13 +149,12 @@ export class AcceleratorProbe {
     // The first uid after the range: no VM has it.
     const uid = settings.uidFirst + settings.uidCount;
     const paths = await runDir.create(id, uid);
-    const root = settings.guest.root;
     const launched = await launch(ctx, {
       paths,
       onStarted,
       jail: {
         uid,
-        sharedGid: settings.sharedGid,
+        groups: [settings.sharedGid],
         // The guest is our own and has no NIC: it needs no namespace.
         netnsPath: '/proc/self/ns/net',
         procsFiles: [],
@@ -166,8 +165,9 @@ export class AcceleratorProbe {
           shape: probeShape,
           accelerator: 'kvm',
           guest: settings.guest,
-          guestRootBytes: root === undefined ? 0 : await pmemFileSize(root, 'the guest root image'),
+          guestRootBytes: await rootBytes(settings.guest),
           paths,
+          memory: { kind: 'own' },
         }),
       },
     });

@@ -4,10 +4,11 @@ import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import type { Logger } from '../../base/logger.js';
 import type { LayerDevice } from '../../model/image.js';
 import type { DeviceLocator, VmExit, VmShape } from '../../model/vm.js';
-import type { RunningVm } from '../../vm/ports.js';
+import type { RunningVm, TemplateImage } from '../../vm/ports.js';
 import { isObject } from '../../wire/qmp/message.js';
 import { agentPortId } from './command-line.js';
 import type { Hotplug } from './hotplug.js';
+import { saveState } from './migration.js';
 import type { HypervisorProcess } from './process.js';
 import type { QmpEvent, QmpSession } from './qmp-session.js';
 
@@ -78,6 +79,18 @@ export class QemuVm implements RunningVm {
 
   async powerDown(ctx: Context): Promise<void> {
     await this.#whileLive(() => this.#parts.session.execute(ctx, 'system_powerdown'));
+  }
+
+  async pause(ctx: Context): Promise<void> {
+    await this.#whileLive(() => this.#parts.session.execute(ctx, 'stop'));
+  }
+
+  async resume(ctx: Context): Promise<void> {
+    await this.#whileLive(() => this.#parts.session.execute(ctx, 'cont'));
+  }
+
+  async saveTemplate(ctx: Context, image: TemplateImage): Promise<void> {
+    await this.#whileLive(() => saveState(ctx, this.#parts.session, image));
   }
 
   async kill(ctx: Context): Promise<void> {

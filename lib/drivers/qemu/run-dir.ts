@@ -18,6 +18,8 @@ export interface VmPaths {
   /** Standard error of QEMU, and the guest's console when that is kept. */
   readonly log: string;
   readonly devices: string;
+  /** Through it a clone gets the state of its devices. */
+  readonly incomingSocket: string;
 }
 
 export class RunDirectory {
@@ -55,6 +57,7 @@ export class RunDirectory {
       agentSocket: join(directory, longestName),
       log: join(directory, 'log'),
       devices: join(directory, 'devices.json'),
+      incomingSocket: join(directory, 'in'),
     };
   }
 

@@ -14,6 +14,7 @@ import { FileRecordStore } from '../../../lib/drivers/store/record-store.js';
 import type { VmRecord } from '../../../lib/model/vm.js';
 import { VmManager } from '../../../lib/vm/manager.js';
 import type { VmDriver } from '../../../lib/vm/ports.js';
+import { vmRoomParts, vmSettingsFor } from '../../tools/vm-room.js';
 import { rejection } from '../../tools/rejection.js';
 import type { QemuHarness } from './qemu-harness.js';
 import { qemuHarness } from './qemu-harness.js';
@@ -64,18 +65,7 @@ describe('VMs of a node, with real namespaces, cgroups and records', () => {
 
   const manager = (driver: VmDriver = harness.restartedDriver()): VmManager =>
     new VmManager({
-      settings: {
-        instance: harness.settings.instance,
-        uidFirst: harness.settings.uidFirst,
-        uidCount: harness.settings.uidCount,
-        sizing: {
-          vcpusDefault: 1,
-          memoryMibDefault: 192,
-          guestOverheadMib: 64,
-          vcpusMax: 4,
-          memoryMibMax: 1024,
-        },
-      },
+      ...vmRoomParts(vmSettingsFor(harness.directory, harness.settings)),
       driver,
       netns: new CniNetnsFactory(systemExec, harness.settings.instance),
       cgroups: new HostCgroups({ defaultParent: parent }),

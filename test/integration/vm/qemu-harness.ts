@@ -14,7 +14,7 @@ import { qemuDefaults } from '../../../lib/drivers/qemu/settings.js';
 import type { QemuSettings } from '../../../lib/drivers/qemu/settings.js';
 import { defaultDomain } from '../../../lib/model/vm.js';
 import type { VmRecord } from '../../../lib/model/vm.js';
-import type { RunningVm } from '../../../lib/vm/ports.js';
+import type { RunningVm, VmSpec } from '../../../lib/vm/ports.js';
 import type { VmDriverHarness } from '../../suites/vm-driver.js';
 
 const ctx = background();
@@ -26,7 +26,7 @@ const guestDirectory = fileURLToPath(new URL('../../../../guest/out', import.met
 export interface QemuHarness extends VmDriverHarness {
   readonly settings: QemuSettings;
   readonly directory: string;
-  newSpec(): Promise<{ readonly record: VmRecord; readonly cgroup: { readonly procsFiles: string[] } }>;
+  newSpec(): Promise<VmSpec & { readonly cgroup: { readonly procsFiles: string[] } }>;
 }
 
 /** Real QEMU, real namespaces; everything under one random instance name. */
@@ -45,6 +45,8 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
     uidCount,
     sharedGid: uidFirst + uidCount,
     portCount: 8,
+    vcpusMax: 3,
+    memoryMibMax: 1024,
     ...overrides,
   };
   const driver = new QemuDriver({ settings, exec: systemExec, logger: silentLogger });
@@ -61,13 +63,19 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
     settings,
     directory,
     portCount: settings.portCount,
+    serialPortCount: 29,
+    vcpusMax: settings.vcpusMax,
+    memoryMibMax: settings.memoryMibMax,
+    // QEMU 7.2 without KVM does not survive it.
+    vcpusLeave: false,
+    newSocketPath: () => `/tmp/hkp-${randomBytes(8).toString('hex')}`,
     newSpec: async () => {
       const record = newRecord(settings.instance);
       namespaces.push(record.netns);
       await systemExec.run(ctx, 'ip', ['netns', 'add', record.netns]);
       const tap = ['tuntap', 'add', record.tap, 'mode', 'tap', 'user', String(record.uid)];
       await systemExec.run(ctx, 'ip', ['-n', record.netns, ...tap]);
-      return { record, cgroup: { procsFiles: [] } };
+      return { record, cgroup: { procsFiles: [] }, memory: { kind: 'own' } };
     },
     newLayer: async (sizeBytes = 2 * 1024 * 1024, recordedBytes = sizeBytes) => ({
       key: newId(),

@@ -7,11 +7,11 @@ import { FakeVmDriver } from '../../fakes/vm-driver.js';
 import type { VmDriverHarness } from '../../suites/vm-driver.js';
 import { vmDriverSuite } from '../../suites/vm-driver.js';
 
-const portCount = 12;
+const limits = { portCount: 12, vcpusMax: 3, memoryMibMax: 1024 };
 
 async function fakeHarness(): Promise<VmDriverHarness> {
   const directory = await mkdtemp(join(tmpdir(), 'hkf-'));
-  const driver = new FakeVmDriver({ portCount });
+  const driver = new FakeVmDriver(limits);
   const newFile = async (sizeBytes: number): Promise<string> => {
     const path = join(directory, newId());
     await writeFile(path, '');
@@ -20,10 +20,14 @@ async function fakeHarness(): Promise<VmDriverHarness> {
   };
   return {
     driver,
-    portCount,
+    ...limits,
+    serialPortCount: 29,
+    vcpusLeave: true,
+    newSocketPath: () => `/nowhere/${newId()}`,
     newSpec: () =>
       Promise.resolve({
         cgroup: { procsFiles: [] },
+        memory: { kind: 'own' },
         record: {
           schemaVersion: 1,
           id: newId(),
@@ -45,7 +49,7 @@ async function fakeHarness(): Promise<VmDriverHarness> {
       return { key: newId(), path: await newFile(sizeBytes), sizeBytes: recordedBytes, subdirs: [''] };
     },
     newDisk: () => newFile(1024 * 1024),
-    restartedDriver: () => new FakeVmDriver({ host: driver.host, portCount }),
+    restartedDriver: () => new FakeVmDriver({ host: driver.host, ...limits }),
     killProcess(pid) {
       driver.host.kill(pid);
     },

@@ -8,6 +8,7 @@ import type { VmRecord } from '../../../lib/model/vm.js';
 import { VmManager } from '../../../lib/vm/manager.js';
 import type { CgroupFactory, NetnsFactory, VmStore } from '../../../lib/vm/ports.js';
 import { FakeHost, FakeVmDriver } from '../../fakes/vm-driver.js';
+import { vmRoomParts, vmSettingsFor } from '../../tools/vm-room.js';
 import { rejection } from '../../tools/rejection.js';
 
 const ctx = background();
@@ -34,18 +35,7 @@ class Node {
 
   manager(driver = new FakeVmDriver({ host: this.host })): VmManager {
     return new VmManager({
-      settings: {
-        instance: 'test',
-        uidFirst: 5000,
-        uidCount,
-        sizing: {
-          vcpusDefault: 1,
-          memoryMibDefault: 256,
-          guestOverheadMib: 96,
-          vcpusMax: 4,
-          memoryMibMax: 1024,
-        },
-      },
+      ...vmRoomParts(vmSettingsFor('/nowhere', { instance: 'test', uidFirst: 5000, uidCount })),
       driver: this.#dying(driver),
       netns: this.#netns(),
       cgroups: this.#cgroups(),
@@ -100,6 +90,8 @@ class Node {
         await this.change('cgroup', () => this.cgroups.add(`${parent}/${id}`));
         return { procsFiles: [`${parent}/${id}/cgroup.procs`] };
       },
+      setLimits: () => Promise.resolve(),
+      enter: () => Promise.resolve(),
       deleteGone: (_, parent, id) => this.change('cgroup gone', () => this.cgroups.delete(`${parent}/${id}`)),
     };
   }

@@ -7,7 +7,14 @@ import { RunDirectory } from '../../../../lib/drivers/qemu/run-dir.js';
 import { portCountMax, portPlace } from '../../../../lib/drivers/qemu/topology.js';
 
 const id = 'a1'.repeat(32);
-const settings = { portCount: 10, tbSizeMib: 32, layerDevice: 'virtio-pmem', console: false } as const;
+const settings = {
+  portCount: 10,
+  tbSizeMib: 32,
+  layerDevice: 'virtio-pmem',
+  console: false,
+  vcpusMax: 8,
+  memoryMibMax: 1000,
+} as const;
 
 const spec: MachineSpec = {
   processName: processName('test', id),
@@ -16,6 +23,7 @@ const spec: MachineSpec = {
   guest: { kernel: '/k', initramfs: '/i', root: '/r', commandLine: 'quiet', digest: 'x' },
   guestRootBytes: 4 * 1024 * 1024,
   paths: new RunDirectory('/run/herkos').pathsOf(id),
+  memory: { kind: 'own' },
 };
 
 /** The values of every use of an option. */
@@ -88,7 +96,7 @@ describe('qemu command line', () => {
     const evil = '$(touch /tmp/evil); `id`';
     const { args } = jailCommand({
       uid: 1000,
-      sharedGid: 2000,
+      groups: [2000, 3000],
       netnsPath: evil,
       procsFiles: [evil, '/b'],
       deviceDirectory: '/dev',

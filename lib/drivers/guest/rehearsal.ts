@@ -1,0 +1,20 @@
+import type { Context } from '../../base/context.js';
+import type { Rehearsal } from '../../vm/ports.js';
+import { AgentConnector } from './connector.js';
+
+/** A machine that is nobody's yet. */
+const noMachineId = '';
+
+/** The first greeting loads the agent's code and fills the kernel's caches; what follows finds both warm. */
+export class AgentRehearsal implements Rehearsal {
+  readonly #connector = new AgentConnector();
+
+  async rehearse(ctx: Context, agentSocketPath: string): Promise<void> {
+    const guest = await this.#connector.connect(ctx, agentSocketPath, noMachineId);
+    try {
+      await guest.listContainers(ctx);
+    } finally {
+      await guest.close();
+    }
+  }
+}

@@ -1,0 +1,84 @@
+import { createHash } from 'node:crypto';
+import { readFile, realpath, stat } from 'node:fs/promises';
+import { isAbsolute, join } from 'node:path';
+
+import type { Context } from '../../base/context.js';
+import { HerkosError } from '../../base/errors.js';
+import type { Exec } from '../../base/exec.js';
+import type { Accelerator, VmShape } from '../../model/vm.js';
+import { commandLine } from './command-line.js';
+import { rootBytes } from './guest-files.js';
+import type { QemuSettings } from './settings.js';
+
+/** Stand-ins for what differs between a template and its clones and has no part in the machine. */
+const anyPaths = {
+  directory: '/vm',
+  qmpSocket: '/vm/qmp',
+  agentSocket: '/vm/agent',
+  log: '/vm/log',
+  devices: '/vm/devices.json',
+  incomingSocket: '/vm/in',
+};
+
+/**
+ * A digest of everything that a clone must have in common with its template: the machine's whole command
+ * line, the guest's files, the hypervisor's program as it lies on the disk, and the processor, of which
+ * the guest's kernel remembers the features it booted with.
+ */
+export async function machineKey(
+  ctx: Context,
+  exec: Exec,
+  settings: QemuSettings,
+  shape: VmShape,
+  accelerator: Accelerator,
+): Promise<string> {
+  const { guest } = settings;
+  const args = commandLine(settings, {
+    processName: 'template',
+    shape,
+    accelerator,
+    guest,
+    guestRootBytes: await rootBytes(guest),
+    paths: anyPaths,
+    memory: { kind: 'own' },
+  });
+  const inputs = {
+    args,
+    guest: guest.digest,
+    program: await programIdentity(ctx, exec, settings.binary),
+    processor: await processorIdentity(),
+  };
+  return createHash('sha256').update(JSON.stringify(inputs)).digest('hex');
+}
+
+/** A package upgrade replaces the file; its version alone would miss a rebuild. */
+async function programIdentity(ctx: Context, exec: Exec, binary: string): Promise<string> {
+  const path = await realpath(isAbsolute(binary) ? binary : await inPath(binary));
+  const { size, mtimeMs, ino } = await stat(path);
+  const { stdout } = await exec.run(ctx, path, ['--version']);
+  return [path, ino, size, mtimeMs, stdout.toString('utf8').split('\n')[0] ?? ''].join(' ');
+}
+
+async function inPath(name: string): Promise<string> {
+  for (const directory of (process.env['PATH'] ?? '').split(':').filter(Boolean)) {
+    const path = join(directory, name);
+    if (
+      await stat(path).then(
+        (info) => info.isFile(),
+        () => false,
+      )
+    )
+      return path;
+  }
+  throw new HerkosError('FailedPrecondition', `there is no program ${name} in PATH; is it installed?`);
+}
+
+/** Model, microcode and features; not the frequency, which changes all the time. */
+async function processorIdentity(): Promise<string> {
+  const text = await readFile('/proc/cpuinfo', 'utf8');
+  const first = text.split('\n\n')[0] ?? '';
+  return first
+    .split('\n')
+    .filter((line) => /^(vendor_id|cpu family|model|stepping|microcode|flags|Features)\b/.test(line))
+    .join('\n');
+}

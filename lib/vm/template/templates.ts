@@ -1,0 +1,327 @@
+import { createHash, randomBytes } from 'node:crypto';
+
+import type { Context } from '../../base/context.js';
+import { abortable, background, throwIfDone, underDeadline } from '../../base/context.js';
+import { HerkosError, messageOf } from '../../base/errors.js';
+import { newId } from '../../base/ids.js';
+import { KeyedLock } from '../../base/keyed-lock.js';
+import type { Logger } from '../../base/logger.js';
+import { MIB } from '../../base/units.js';
+import type { Accelerator, VmShape } from '../../model/vm.js';
+import type { Machines } from '../machines.js';
+import type { Rehearsal, TemplateImage, VmDriver } from '../ports.js';
+import type { TemplateSettings } from '../settings.js';
+import type { Template, TemplateFiles } from './template-files.js';
+
+/** What a VM is wanted for; equal wants may share a template. */
+export interface TemplateWant {
+  readonly domain: string;
+  readonly shape: VmShape;
+  readonly accelerator: Accelerator;
+}
+
+export interface TemplatesOptions {
+  readonly settings: TemplateSettings;
+  readonly driver: VmDriver;
+  readonly machines: Machines;
+  readonly files: TemplateFiles;
+  readonly rehearsal: Rehearsal;
+  readonly poolCgroupParent: string;
+  readonly logger: Logger;
+}
+
+/** How a template stands; for people. */
+export interface TemplateReport {
+  readonly template: Template;
+  /** VMs that were made of it since the daemon started. */
+  readonly uses: number;
+}
+
+/** After a build that failed, pods boot cold for so long before another is tried. */
+const retryAfterMs = 30_000;
+const verifyTimeoutMs = 60_000;
+const removeTimeoutMs = 30_000;
+
+interface Slot {
+  template: Template | undefined;
+  /** One build per key, whatever the load. */
+  building: Promise<Template> | undefined;
+  uses: number;
+  /** Unix time in milliseconds before which no build is begun. */
+  notBefore: number;
+}
+
+/**
+ * The templates of this node, by what they are good for. A template that is missing is built, while those
+ * who need it wait; one that is broken, or cannot be built, means a cold boot: never wrong, only slower.
+ */
+export class Templates {
+  readonly #options: TemplatesOptions;
+  readonly #slots = new Map<string, Slot>();
+  readonly #lock = new KeyedLock();
+  #loaded: Promise<void> | undefined;
+
+  constructor(options: TemplatesOptions) {
+    this.#options = options;
+  }
+
+  get isEnabled(): boolean {
+    return this.#options.settings.enabled;
+  }
+
+  /** What a VM may be cloned from; undefined: boot it cold. */
+  async find(ctx: Context, want: TemplateWant): Promise<Template | undefined> {
+    if (!this.isEnabled) return undefined;
+    try {
+      await abortable(ctx, this.#load());
+      const key = await this.#keyOf(ctx, want);
+      const slot = this.#slotOf(key);
+      await this.#retireOthers(key, want);
+      const template = slot.template ?? (await abortable(ctx, this.#build(key, slot, want)));
+      await this.#options.files.check(template);
+      slot.uses += 1;
+      this.#rotateIfDue(key, slot, want);
+      return template;
+    } catch (error) {
+      throwIfDone(ctx);
+      await this.#afterFailure(ctx, want, error);
+      return undefined;
+    }
+  }
+
+  image(template: Template): TemplateImage {
+    return this.#options.files.image(template);
+  }
+
+  /** A clone of it did not come up, or its files are not what they were: nobody uses it again. */
+  async refuse(template: Template, why: unknown): Promise<void> {
+    const slot = this.#slots.get(template.key);
+    this.#options.logger.warn('a template is refused; the pod boots cold', {
+      template: template.id,
+      domain: template.domain,
+      why: messageOf(why),
+    });
+    if (slot?.template?.id === template.id) slot.template = undefined;
+    await this.#remove(template);
+  }
+
+  /** Builds what is missing, now. @throws what kept it from being built */
+  async build(ctx: Context, want: TemplateWant): Promise<Template> {
+    await abortable(ctx, this.#load());
+    const key = await this.#keyOf(ctx, want);
+    const slot = this.#slotOf(key);
+    slot.notBefore = 0;
+    return slot.template ?? (await abortable(ctx, this.#build(key, slot, want)));
+  }
+
+  /** Builds it anew; the old one is used until then. */
+  async rotate(ctx: Context, want: TemplateWant): Promise<Template> {
+    await abortable(ctx, this.#load());
+    const key = await this.#keyOf(ctx, want);
+    const slot = this.#slotOf(key);
+    slot.notBefore = 0;
+    return abortable(ctx, this.#build(key, slot, want));
+  }
+
+  /** False when there is none of this id. */
+  async remove(id: string): Promise<boolean> {
+    await this.#load();
+    for (const slot of this.#slots.values()) {
+      if (slot.template?.id !== id) continue;
+      const { template } = slot;
+      slot.template = undefined;
+      await this.#remove(template);
+      return true;
+    }
+    return false;
+  }
+
+  async list(): Promise<TemplateReport[]> {
+    await this.#load();
+    return [...this.#slots.values()].flatMap(({ template, uses }) =>
+      template === undefined ? [] : [{ template, uses }],
+    );
+  }
+
+  /** True while the template is the one that new VMs of its kind are made of. */
+  isCurrent(id: string): boolean {
+    return [...this.#slots.values()].some(({ template }) => template?.id === id);
+  }
+
+  /** Waits for builds that have begun: nothing of them may be left behind. */
+  async settle(): Promise<void> {
+    await Promise.allSettled([...this.#slots.values()].flatMap(({ building }) => building ?? []));
+  }
+
+  #slotOf(key: string): Slot {
+    const known = this.#slots.get(key);
+    if (known !== undefined) return known;
+    const slot: Slot = { template: undefined, building: undefined, uses: 0, notBefore: 0 };
+    this.#slots.set(key, slot);
+    return slot;
+  }
+
+  async #keyOf(ctx: Context, { domain, shape, accelerator }: TemplateWant): Promise<string> {
+    const machine = await this.#options.driver.machineKey(ctx, shape, accelerator);
+    return createHash('sha256').update(JSON.stringify({ domain, machine })).digest('hex');
+  }
+
+  #build(key: string, slot: Slot, want: TemplateWant): Promise<Template> {
+    if (slot.building !== undefined) return slot.building;
+    const { settings } = this.#options;
+    if (Date.now() < slot.notBefore)
+      return Promise.reject(new HerkosError('Unavailable', 'the last try to build a template failed'));
+    // No caller's end may end it: others wait for it, and the next pod will want it.
+    slot.building = underDeadline(background(), settings.buildTimeoutMs, 'building a template', (ctx) =>
+      this.#make(ctx, key, want),
+    )
+      .then(async (template) => {
+        const before = slot.template;
+        slot.template = template;
+        slot.uses = 0;
+        if (before !== undefined) await this.#remove(before);
+        return template;
+      })
+      .catch((error: unknown) => {
+        slot.notBefore = Date.now() + retryAfterMs;
+        throw error;
+      })
+      .finally(() => {
+        slot.building = undefined;
+      });
+    slot.building.catch((error: unknown) => {
+      this.#options.logger.error('a template could not be built; pods boot cold', {
+        domain: want.domain,
+        error: messageOf(error),
+      });
+    });
+    return slot.building;
+  }
+
+  async #make(ctx: Context, key: string, want: TemplateWant): Promise<Template> {
+    const { files, machines, logger } = this.#options;
+    const startedMs = performance.now();
+    logger.info('building a template', { domain: want.domain, ...want.shape });
+    await files.prepare(ctx);
+    const id = randomBytes(8).toString('hex');
+    const gid = machines.takeGid();
+    try {
+      const image = await files.begin(id, gid, want.shape.memoryMib * MIB);
+      await this.#fill(ctx, want, id, image);
+      const template = await files.finish(ctx, { id, key, gid, builtAt: Date.now(), ...want });
+      logger.info('a template is ready', {
+        template: id,
+        domain: want.domain,
+        ms: Math.round(performance.now() - startedMs),
+      });
+      return template;
+    } catch (error) {
+      await files.removeGone(id);
+      machines.giveGid(gid);
+      throw error;
+    }
+  }
+
+  /** Boots a VM into the image's memory and takes it down again. */
+  async #fill(ctx: Context, want: TemplateWant, id: string, image: TemplateImage): Promise<void> {
+    const { machines, rehearsal, poolCgroupParent } = this.#options;
+    const request = {
+      id: newId(),
+      sandboxId: '',
+      source: 'cold',
+      template: { id, gid: image.gid },
+      cgroupParent: poolCgroupParent,
+      ...want,
+    } as const;
+    const vm = await machines.make(ctx, request, { kind: 'template', image });
+    try {
+      const died = vm.exited.then(({ lastWords }) => {
+        throw new HerkosError('Unavailable', `the template’s VM ended: ${lastWords}`);
+      });
+      await abortable(ctx, Promise.race([rehearsal.rehearse(ctx, vm.agentSocketPath), died]));
+      await vm.saveTemplate(ctx, image);
+    } finally {
+      await underDeadline(background(), removeTimeoutMs, 'removing a template’s VM', (step) =>
+        machines.unmake(step, vm.record),
+      );
+    }
+  }
+
+  /** A hypervisor or guest that was replaced while the daemon runs leaves a template that nobody can use. */
+  async #retireOthers(key: string, { domain, shape, accelerator }: TemplateWant): Promise<void> {
+    for (const slot of this.#slots.values()) {
+      const { template } = slot;
+      if (template === undefined || template.key === key) continue;
+      const isSameWant =
+        template.domain === domain &&
+        template.accelerator === accelerator &&
+        template.shape.vcpus === shape.vcpus &&
+        template.shape.memoryMib === shape.memoryMib;
+      if (!isSameWant) continue;
+      slot.template = undefined;
+      await this.#remove(template);
+    }
+  }
+
+  #rotateIfDue(key: string, slot: Slot, want: TemplateWant): void {
+    const { settings } = this.#options;
+    if (slot.template === undefined || slot.building !== undefined) return;
+    const isOld = Date.now() - slot.template.builtAt > settings.ageMsMax;
+    if ((!isOld && slot.uses < settings.usesMax) || Date.now() < slot.notBefore) return;
+    // A failure is logged where it happens; the old one goes on meanwhile.
+    this.#build(key, slot, want).catch(() => undefined);
+  }
+
+  async #afterFailure(ctx: Context, want: TemplateWant, error: unknown): Promise<void> {
+    const isChanged = error instanceof HerkosError && error.reason === 'TEMPLATE_CHANGED';
+    if (!isChanged) return;
+    const slot = this.#slots.get(await this.#keyOf(ctx, want));
+    if (slot?.template !== undefined) await this.refuse(slot.template, error);
+  }
+
+  async #remove(template: Template): Promise<void> {
+    const { files, machines, logger } = this.#options;
+    try {
+      await files.removeGone(template.id);
+      machines.giveGid(template.gid);
+    } catch (error) {
+      // Its group stays taken: the files may still be there.
+      logger.error('a template cannot be removed', { template: template.id, error: messageOf(error) });
+    }
+  }
+
+  async #load(): Promise<void> {
+    await (this.#loaded ??= this.#readAll().catch((error: unknown) => {
+      this.#loaded = undefined;
+      throw error;
+    }));
+  }
+
+  /** What an earlier daemon built is used again, once it has been read and found as it was. */
+  async #readAll(): Promise<void> {
+    const { files, machines, logger } = this.#options;
+    await machines.load();
+    await this.#lock.run(background(), 'load', async () => {
+      await files.prepare(background());
+      for (const template of await files.load()) {
+        machines.reserveGid(template.gid);
+        try {
+          await underDeadline(background(), verifyTimeoutMs, 'verifying a template', (ctx) =>
+            files.verify(ctx, template),
+          );
+          const slot = this.#slotOf(template.key);
+          if ((await this.#keyOf(background(), template)) !== template.key)
+            throw new Error('the guest image, the hypervisor or the machine has changed since');
+          if (slot.template !== undefined) throw new Error('there are two of its kind');
+          slot.template = template;
+        } catch (error) {
+          logger.warn('a template of an earlier daemon is refused', {
+            template: template.id,
+            why: messageOf(error),
+          });
+          await this.#remove(template);
+        }
+      }
+    });
+  }
+}
