@@ -14,6 +14,7 @@ pub mod layers;
 pub mod pidns;
 pub mod process;
 pub mod remove;
+pub mod resources;
 pub mod rootfs;
 pub mod runtime;
 pub mod start;

@@ -38,23 +38,6 @@ pub fn prepare_exec(oci_process: &[u8]) -> Outcome<(Vec<u8>, bool)> {
     Ok((Value::Object(process).to_string().into_bytes(), terminal))
 }
 
-/// Parts of `linux.resources` that are objects. Others are refused rather than passed by unseen: devices are
-/// set once, when the container is created.
-const RESOURCE_SECTIONS: [&str; 7] =
-    ["memory", "cpu", "pids", "blockIO", "hugepageLimits", "rdma", "unified"];
-
-/// The limits of a container, checked as far as the OCI runtime does not do it itself.
-pub fn check_resources(oci_resources: &[u8]) -> Outcome<Vec<u8>> {
-    let resources = object(oci_resources, "oci_resources")?;
-    for (name, value) in &resources {
-        let known = RESOURCE_SECTIONS.contains(&name.as_str());
-        if !known || !(value.is_object() || (name == "hugepageLimits" && value.is_array())) {
-            return Err(Fault::invalid(format!("{name:?} in oci_resources is nothing that can be changed")));
-        }
-    }
-    Ok(Value::Object(resources).to_string().into_bytes())
-}
-
 fn prepare_process(process: &mut Map<String, Value>) -> Outcome<bool> {
     let args = process.get("args").and_then(Value::as_array);
     if !args.is_some_and(|args| !args.is_empty() && args.iter().all(Value::is_string)) {
@@ -69,7 +52,8 @@ fn prepare_process(process: &mut Map<String, Value>) -> Outcome<bool> {
     }
 }
 
-fn object(json: &[u8], name: &str) -> Outcome<Map<String, Value>> {
+/// A JSON object, or `Invalid` by its name.
+pub fn object(json: &[u8], name: &str) -> Outcome<Map<String, Value>> {
     match serde_json::from_slice(json) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(Fault::invalid(format!("{name} is not a JSON object"))),

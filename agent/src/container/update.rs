@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use super::runtime;
-use crate::fault::{Doing, Outcome};
+use crate::fault::{Doing, Fault, Outcome};
 use crate::guest::Guest;
 use crate::sync::{blocking, detached};
 use crate::sys::Ended;
@@ -18,11 +18,13 @@ pub async fn update(guest: &Arc<Guest>, id: &str, resources: Vec<u8>) -> Outcome
     detached(async move {
         let _operation = container.operation.lock().await;
         container.process()?;
-        let (file, log) = (container.dir().join("resources.json"), container.dir().join("update-log"));
-        let (sys, at, old_log) = (guest.sys.clone(), file.clone(), log.clone());
+        let dir = container.dir().join("update");
+        let (file, log) = (dir.join("resources.json"), dir.join("log"));
+        let (sys, at) = (guest.sys.clone(), file.clone());
         let writing = blocking(move || {
             // The runtime appends: what it said about an earlier update is no reason for this one.
-            sys.remove_tree(&old_log).doing("remove the log of the update before")?;
+            sys.remove_tree(&dir).doing("remove what an update before has left")?;
+            sys.make_dir(&dir, 0o700).doing("make the update's directory")?;
             sys.replace(&at, &resources, 0o600).doing("write the resources")
         });
         writing.await?;
@@ -34,9 +36,18 @@ pub async fn update(guest: &Arc<Guest>, id: &str, resources: Vec<u8>) -> Outcome
         }
         // It may have ended meanwhile, and its control group with it.
         container.process()?;
-        Err(runtime::failure(guest.sys.as_ref(), &log, "change the container's limits"))
+        Err(refusal(runtime::failure(guest.sys.as_ref(), &log, "change the container's limits")))
     })
     .await
+}
+
+/// What the kernel says to a value that cannot be (EINVAL, ERANGE) is the caller's mistake.
+fn refusal(fault: Fault) -> Fault {
+    let said = |words| fault.message.contains(words);
+    match said("Invalid argument") || said("Numerical result out of range") {
+        true => Fault::invalid(fault.message),
+        false => fault,
+    }
 }
 
 #[cfg(test)]
@@ -46,7 +57,7 @@ mod tests {
     use crate::fault::Kind;
     use crate::sys::fake::Fake;
 
-    const LOG: &str = "/run/herkos/containers/c/update-log";
+    const LOG: &str = "/run/herkos/containers/c/update/log";
 
     /// Lets the runtime end like this as soon as it was started.
     async fn end_runtime(fake: &Fake, guest: &Guest, ended: Ended, said: &str) {
@@ -72,11 +83,14 @@ mod tests {
         let (updated, ()) =
             tokio::join!(update(&guest, "c", resources), end_runtime(&fake, &guest, Ended::Exited(0), ""));
         updated.unwrap();
-        let file = "/run/herkos/containers/c/resources.json";
+        let file = "/run/herkos/containers/c/update/resources.json";
         assert_eq!(fake.content(file).as_deref(), Some("{\"memory\":{\"limit\":9}}"));
         let calls = fake.calls();
         assert_eq!(calls.len(), 3);
-        assert_eq!(calls[..2], [format!("remove_tree {LOG}"), format!("replace {file} 600")]);
+        assert_eq!(
+            calls[..2],
+            ["remove_tree /run/herkos/containers/c/update".to_string(), format!("replace {file} 600")]
+        );
         assert!(calls[2].ends_with(&format!("{LOG} update --resources {file} c")), "{}", calls[2]);
     }
 
@@ -89,6 +103,8 @@ mod tests {
             end_runtime(&fake, &guest, Ended::Exited(1), "{\"msg\":\"no such limit\"}\n")
         );
         let fault = updated.unwrap_err();
+        assert_eq!(fault.kind, Kind::Internal);
+        assert_eq!(refusal(Fault::internal("`cpu.max`: Invalid argument")).kind, Kind::Invalid);
         assert_eq!(fault.message, "change the container's limits: no such limit");
     }
 

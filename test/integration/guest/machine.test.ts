@@ -69,6 +69,16 @@ describe('the guest as a machine', () => {
     expect(await limitOf('pids.max')).to.equal('100');
     await update({ memory: { limit: 128 * mib } });
     expect(await limitOf('memory.max')).to.equal(String(128 * mib));
+    await update({
+      memory: { limit: 64 * mib, swap: 96 * mib },
+      unified: { 'memory.high': String(48 * mib) },
+    });
+    expect(await limitOf('memory.swap.max')).to.equal(String(32 * mib));
+    expect(await limitOf('memory.high')).to.equal(String(48 * mib));
+    await update({ memory: { limit: -1, swap: -1 }, cpu: { quota: -1, period: 100_000, shares: 1024 } });
+    expect(await limitOf('memory.max')).to.equal('max');
+    expect(await limitOf('memory.swap.max')).to.equal('max');
+    expect(await limitOf('cpu.max')).to.equal('max 100000');
   });
 
   it('says why a limit cannot be', async () => {
@@ -77,6 +87,7 @@ describe('the guest as a machine', () => {
       { cpu: { quota: 1, period: 100_000 } },
       { cpu: { cpus: '900' } },
       { memory: { limit: 'much' } },
+      { memory: { swappiness: 60 } },
       { unified: { 'memory.max': 'much' } },
     ]) {
       const error = await rejection(update(resources));
