@@ -227,6 +227,22 @@ class FakeRunningVm implements RunningVm {
     return this.#process.size;
   }
 
+  async pause(ctx: Context): Promise<void> {
+    await this.#check(ctx);
+    this.#process.paused = true;
+  }
+
+  async resume(ctx: Context): Promise<void> {
+    await this.#check(ctx);
+    this.#process.paused = false;
+  }
+
+  async saveTemplate(ctx: Context, image: TemplateImage): Promise<void> {
+    await this.#check(ctx);
+    this.#process.paused = true;
+    await writeFile(image.statePath, fakeState, { mode: 0o600 });
+  }
+
   async powerDown(ctx: Context): Promise<void> {
     await this.#check(ctx);
     this.#process.poweredDown = true;

@@ -12,11 +12,19 @@ export interface VmDriverHarness {
   readonly driver: VmDriver;
   /** Devices that fit on the bus. */
   readonly portCount: number;
+  readonly serialPortCount: number;
+  /** What a VM can be brought to; memory on top of what it booted with. */
+  readonly vcpusMax: number;
+  readonly memoryMibMax: number;
+  /** Whether vCPUs can be taken away again. */
+  readonly vcpusLeave: boolean;
   /** A VM with everything it needs around it: namespace, tap, uid. */
   newSpec(): Promise<VmSpec>;
   /** A file of `sizeBytes` that a VM can open, with a record that says `recordedBytes`. */
   newLayer(sizeBytes?: number, recordedBytes?: number): Promise<LayerDevice>;
   newDisk(): Promise<string>;
+  /** Where the socket of a serial port may be; nobody listens there. */
+  newSocketPath(): string;
   /** As if the daemon had been killed and started again: a driver that knows nothing yet. */
   restartedDriver(): VmDriver;
   /** SIGKILL from outside. */
@@ -57,6 +65,8 @@ export function vmDriverSuite(name: string, makeHarness: () => Promise<VmDriverH
     lifeTests(() => ({ harness, driver, start }));
     layerTests(() => ({ harness, driver, start }));
     diskTests(() => ({ harness, driver, start }));
+    serialPortTests(() => ({ harness, driver, start }));
+    sizeTests(() => ({ harness, driver, start }));
     restartTests(() => ({ harness, driver, start }));
   });
 }
@@ -210,6 +220,116 @@ function diskTests(setting: () => Setting): void {
   });
 }
 
+function serialPortTests(setting: () => Setting): void {
+  it('plugs a serial port for one owner and one socket, more than once', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    const [owner, path] = [newId(), harness.newSocketPath()];
+    await vm.plugPort(ctx, owner, 'share.0', path);
+    await vm.plugPort(ctx, owner, 'share.0', path);
+    for (const other of [
+      vm.plugPort(ctx, newId(), 'share.0', path),
+      vm.plugPort(ctx, owner, 'share.0', harness.newSocketPath()),
+    ])
+      expect(await rejection(other)).to.have.property('class', 'FailedPrecondition');
+    await vm.unplugGone(ctx, owner);
+    await vm.plugPort(ctx, newId(), 'share.0', path);
+  });
+
+  it('refuses names and paths that cannot be, and the agent’s own', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    const path = harness.newSocketPath();
+    const names = ['', '.', '../a', 'a b', 'a,b=c', 'a\0', 'ü', 'x'.repeat(65), 'herkos.agent.0'];
+    for (const name of names)
+      expect(await rejection(vm.plugPort(ctx, newId(), name, path)), name).to.have.property(
+        'class',
+        'InvalidArgument',
+      );
+    for (const bad of ['', 'relative', `/${'x'.repeat(107)}`, '/a\0b'])
+      expect(await rejection(vm.plugPort(ctx, newId(), 'share.0', bad)), bad).to.have.property(
+        'class',
+        'InvalidArgument',
+      );
+    await vm.plugPort(ctx, newId(), 'share.0', path);
+  });
+
+  it('says so when every serial port is taken, and uses them again', async () => {
+    const { harness, start } = setting();
+    const { vm } = await start();
+    for (let round = 0; round < 2; round += 1) {
+      const owner = newId();
+      for (let port = 0; port < harness.serialPortCount; port += 1)
+        await vm.plugPort(ctx, owner, `share.${String(port)}`, harness.newSocketPath());
+      const error = await rejection(vm.plugPort(ctx, owner, 'one.more', harness.newSocketPath()));
+      expect(error).to.have.property('class', 'ResourceExhausted');
+      await vm.unplugGone(ctx, owner);
+    }
+  });
+}
+
+function sizeTests(setting: () => Setting): void {
+  it('grows and shrinks, and never below what it booted with', async () => {
+    const { harness, start } = setting();
+    const { spec, vm } = await start();
+    await harness.guestUp(vm);
+    const boot = spec.record.shape;
+    const vcpus = harness.vcpusMax;
+    const kept = harness.vcpusLeave ? boot.vcpus : vcpus;
+    const big = { vcpus, memoryMib: boot.memoryMib + 512 };
+    expect(await vm.resize(ctx, big)).to.deep.equal(big);
+    expect(await vm.resize(ctx, big)).to.deep.equal(big);
+    const less = { vcpus: boot.vcpus, memoryMib: boot.memoryMib + 64 };
+    expect(await vm.resize(ctx, less)).to.deep.equal({ ...less, vcpus: kept });
+    expect(await vm.resize(ctx, { vcpus: 1, memoryMib: 1 })).to.deep.equal({ ...boot, vcpus: kept });
+  });
+
+  it('can be brought to all that the machine was made for', async () => {
+    const { harness, start } = setting();
+    const { spec, vm } = await start();
+    await harness.guestUp(vm);
+    const memoryMib = spec.record.shape.memoryMib + harness.memoryMibMax;
+    const most = { vcpus: harness.vcpusMax, memoryMib };
+    expect(await vm.resize(ctx, most)).to.deep.equal(most);
+  });
+
+  it('refuses sizes that make no machine, and sizes beyond it, and changes nothing', async () => {
+    const { harness, start } = setting();
+    const { spec, vm } = await start();
+    const boot = spec.record.shape;
+    for (const odd of [0, -1, 1.5, NaN, Infinity]) {
+      for (const size of [
+        { vcpus: odd, memoryMib: 256 },
+        { vcpus: 1, memoryMib: odd },
+      ])
+        expect(await rejection(vm.resize(ctx, size))).to.have.property('class', 'InvalidArgument');
+    }
+    for (const size of [
+      { ...boot, vcpus: harness.vcpusMax + 1 },
+      { vcpus: harness.vcpusMax, memoryMib: boot.memoryMib + harness.memoryMibMax + 1 },
+      { vcpus: harness.vcpusMax, memoryMib: Number.MAX_SAFE_INTEGER },
+    ])
+      expect(await rejection(vm.resize(ctx, size))).to.have.property('class', 'ResourceExhausted');
+    expect(await vm.resize(ctx, boot)).to.deep.equal(boot);
+  });
+
+  it('is not held up by a guest that neither takes memory nor gives any back', async () => {
+    const { harness, start } = setting();
+    const { spec, vm } = await start();
+    await harness.guestUp(vm);
+    const boot = spec.record.shape;
+    const big = { ...boot, memoryMib: boot.memoryMib + 256 };
+    await vm.pause(ctx);
+    expect(await vm.resize(ctx, big)).to.deep.equal(boot);
+    await vm.resume(ctx);
+    // What it was not seen to take it does not take later.
+    expect(await vm.resize(ctx, boot)).to.deep.equal(boot);
+    expect(await vm.resize(ctx, big)).to.deep.equal(big);
+    await vm.pause(ctx);
+    expect(await vm.resize(ctx, boot)).to.deep.equal(big);
+  });
+}
+
 function restartTests(setting: () => Setting): void {
   it('takes a VM over after a restart, with its devices, and sees its end', async () => {
     const { harness, start } = setting();
@@ -217,14 +337,34 @@ function restartTests(setting: () => Setting): void {
     const [owner, layer, disk] = [newId(), await harness.newLayer(), await harness.newDisk()];
     const layers = await vm.plugLayers(ctx, owner, [layer]);
     const place = await vm.plugDisk(ctx, owner, disk);
+    const socketPath = harness.newSocketPath();
+    await vm.plugPort(ctx, owner, 'share.0', socketPath);
     await vm.release();
     const again = await harness.restartedDriver().adopt(ctx, recordOf(spec, vm));
     if (again === undefined) throw new Error('the VM was not taken over');
     expect(again).to.include({ pid: vm.pid, processStartTicks: vm.processStartTicks });
     expect(await again.plugLayers(ctx, newId(), [layer])).to.deep.equal(layers);
     expect(await again.plugDisk(ctx, owner, disk)).to.deep.equal(place);
+    await again.plugPort(ctx, owner, 'share.0', socketPath);
+    const taken = await rejection(again.plugPort(ctx, newId(), 'share.0', socketPath));
+    expect(taken).to.have.property('class', 'FailedPrecondition');
     harness.killProcess(again.pid);
     await again.exited;
+  });
+
+  it('knows the size of a VM that it took over, and changes it', async () => {
+    const { harness, start } = setting();
+    const { spec, vm } = await start();
+    await harness.guestUp(vm);
+    const boot = spec.record.shape;
+    const big = { vcpus: harness.vcpusMax, memoryMib: boot.memoryMib + 256 };
+    expect(await vm.resize(ctx, big)).to.deep.equal(big);
+    await vm.release();
+    const again = await harness.restartedDriver().adopt(ctx, recordOf(spec, vm));
+    if (again === undefined) throw new Error('the VM was not taken over');
+    expect(await again.resize(ctx, big)).to.deep.equal(big);
+    const kept = harness.vcpusLeave ? boot.vcpus : big.vcpus;
+    expect(await again.resize(ctx, boot)).to.deep.equal({ ...boot, vcpus: kept });
   });
 
   it('finds a process whose pid was never recorded', async () => {
