@@ -23,6 +23,8 @@ import { startContainer } from './start-container.js';
 import { status } from './status.js';
 import { stopContainer } from './stop-container.js';
 import { stopPodSandbox } from './stop-pod-sandbox.js';
+import { updateContainerResources } from './update-container-resources.js';
+import { updatePodSandboxResources } from './update-pod-sandbox-resources.js';
 import { updateRuntimeConfig } from './update-runtime-config.js';
 import { version } from './version.js';
 
@@ -39,6 +41,7 @@ export function criServices(parts: CriParts): ServedService[] {
       stopPodSandbox,
       removePodSandbox,
       podSandboxStatus,
+      updatePodSandboxResources,
       listPodSandbox,
       createContainer,
       startContainer,
@@ -46,6 +49,7 @@ export function criServices(parts: CriParts): ServedService[] {
       removeContainer,
       listContainers,
       containerStatus,
+      updateContainerResources,
       execSync,
       reopenContainerLog,
     },

@@ -5,6 +5,7 @@
 import type { Context } from '../base/context.js';
 import type { ContainerConfig, ContainerRecord } from '../model/container.js';
 import type { ImageRecord } from '../model/image.js';
+import type { LinuxResources } from '../model/resources.js';
 import type { SandboxConfig, SandboxRecord } from '../model/sandbox.js';
 import type { ImageName, RegistryCredentials } from '../image/ports.js';
 import type { NetworkStatus } from '../pod/ports.js';
@@ -22,10 +23,19 @@ export interface Pods {
   /** For verbose status: VM facts such as pid, accelerator, source, uid, device list, timings. JSON-ready, no secrets. */
   describeSandbox(id: string): Promise<Readonly<Record<string, unknown>>>;
 
+  /** Keeps the pod's new sums of limits and sizes its VM. @throws NotFound, FailedPrecondition, ResourceExhausted */
+  updateSandbox(
+    ctx: Context,
+    id: string,
+    change: { readonly resources?: LinuxResources; readonly overhead?: LinuxResources },
+  ): Promise<void>;
+
   createContainer(ctx: Context, sandboxId: string, config: ContainerConfig): Promise<ContainerRecord>;
   startContainer(ctx: Context, id: string): Promise<void>;
   stopContainer(ctx: Context, id: string, timeoutSeconds: number): Promise<void>;
   removeContainer(ctx: Context, id: string): Promise<void>;
+  /** Limits that are not named stay. @throws NotFound, FailedPrecondition when it has ended, ResourceExhausted */
+  updateContainer(ctx: Context, id: string, change: LinuxResources): Promise<void>;
   container(id: string): ContainerRecord;
   containers(): readonly ContainerRecord[];
   reopenLog(ctx: Context, id: string): Promise<void>;

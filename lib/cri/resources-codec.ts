@@ -37,6 +37,12 @@ export function decodeResources(
   };
 }
 
+/** A change of limits; a quota of -1 takes the limit away, which is more than not naming it. */
+export function decodeChange(from: v1.LinuxContainerResources.$Properties, field: string): LinuxResources {
+  const quota = integer(from.cpuQuota, `${field}.cpu_quota`, -1);
+  return { ...decodeResources(from, field), ...(quota < 0 ? { cpuQuotaUs: -1 } : {}) };
+}
+
 /** Exact for every value that was decoded here. */
 export function encodeResources(from: LinuxResources): v1.LinuxContainerResources.$Properties {
   return {

@@ -123,6 +123,11 @@ export interface ContainerRecord {
   readonly finishedAt: UnixNano;
   readonly phase: ContainerPhase;
   readonly exit?: ContainerExit;
+  /**
+   * Limits that are being brought to the guest: from now on they may be in force there, until this is gone
+   * again. `config.resources` says what holds otherwise.
+   */
+  readonly changingTo?: LinuxResources;
 }
 
 /** `name_podname_namespace_uid_attempt`: reserved while the container exists. */

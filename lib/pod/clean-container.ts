@@ -5,6 +5,7 @@ import { cursorPath, diskPath, removeDiskGone } from './disk.js';
 import type { ContainerEntry } from './registry.js';
 import type { PodRoom } from './room.js';
 import { closePump } from './stop-sandbox.js';
+import { settleVm } from './vm-size.js';
 
 /** Ends with the record: as long as that is there, the next daemon knows that something may be left. */
 export async function cleanContainer(room: PodRoom, entry: ContainerEntry): Promise<void> {
@@ -17,6 +18,7 @@ export async function cleanContainer(room: PodRoom, entry: ContainerEntry): Prom
   await parts.files.removeGone(cursorPath(settings.stateDirectory, id));
   await room.ledger.deleteContainer(entry);
   room.registry.removeContainer(entry);
+  settleVm(room, entry.sandbox);
 }
 
 /** Inside the VM, while there is one. A VM that ends meanwhile has done the work itself. */

@@ -29,13 +29,14 @@ import { signalNumber } from './spec/signals.js';
 import { userOf } from './spec/user.js';
 import { either, together } from './steps.js';
 import { retry } from './teardown.js';
+import { growVm, settleVm, wantedSize } from './vm-size.js';
 
 const accountFileBytesMax = MIB;
 
 /**
  * Makes a container in a ready pod. @throws NotFound for the sandbox or image, FailedPrecondition when the
  * sandbox is not ready, AlreadyExists for a reserved name, InvalidArgument or Unimplemented for what cannot
- * be done; any failure leaves nothing behind
+ * be done, ResourceExhausted when the node or the guest has no room; any failure leaves nothing behind
  */
 export async function createContainer(
   room: PodRoom,
@@ -96,6 +97,8 @@ async function create(
   );
   // The pod may have stopped while the image's files were read.
   throwIfDone(ctx);
+  // In one go with the registration, so that several at once do not each believe to be the last that fits.
+  wantedSize(room, sandbox, live, { adding: config });
   room.registry.addContainer(entry);
   try {
     await room.ledger.putContainer(entry, { ...entry.record });
@@ -108,6 +111,8 @@ async function create(
   }
   entry.record = toCreated(entry.record);
   room.events.container('created', entry.record);
+  // Containers that ended before it, as those that prepare a pod do, may have needed more.
+  settleVm(room, sandbox);
   return entry.record;
 }
 
@@ -213,6 +218,7 @@ async function build(
       room.step(inner, 'making the disk', 'diskMs', (step) =>
         makeDisk(step, parts.exec, disk, settings.writableDiskBytes),
       ),
+    (inner) => growVm(room, inner, entry.sandbox, live),
   );
   const writableDisk = await room.step(ctx, 'plugging the disk', 'plugMs', (step) =>
     live.vm.plugDisk(step, id, disk),

@@ -13,6 +13,7 @@ export function describeSandbox(room: PodRoom, id: string): Readonly<Record<stri
       ? {}
       : {
           vm: live.vm.record,
+          ...(live.size === undefined ? {} : { size: live.size }),
           netnsPath: live.vm.netnsPath,
           tap: live.vm.tap,
           agentConnected: live.currentGuest !== undefined,

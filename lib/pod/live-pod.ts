@@ -2,10 +2,15 @@
 import type { CancellableContext, Context } from '../base/context.js';
 import { abortable, background, withCancel } from '../base/context.js';
 import { HerkosError } from '../base/errors.js';
+import type { VmShape } from '../model/vm.js';
 import type { Guest, PodVm } from './ports.js';
 
 export class LivePod {
   readonly vm: PodVm;
+  /** What the VM was last brought to, at the least; undefined while that is not known. */
+  size: VmShape | undefined;
+  /** Changes of size in the background, waiting or under way. */
+  readonly settling = new Set<CancellableContext>();
   /** Ends when the pod stops being usable: stop asked for, VM dead. Requests for its containers end with it. */
   readonly #scope: CancellableContext = withCancel(background());
   /** Ends when the link is given up on purpose; longer than the scope, so that a stop still sees exits. */
@@ -14,8 +19,10 @@ export class LivePod {
   readonly #waiters = new Set<(guest: Guest) => void>();
   #vmGone = false;
 
-  constructor(vm: PodVm) {
+  /** @param size undefined: an earlier daemon may have changed it */
+  constructor(vm: PodVm, size: VmShape | undefined) {
     this.vm = vm;
+    this.size = size;
     void vm.exited.then((exit) => {
       this.#vmGone = true;
       this.#scope.cancel(vmEnded(exit.lastWords));

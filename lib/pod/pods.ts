@@ -2,6 +2,7 @@
 import type { Context } from '../base/context.js';
 import type { ContainerConfig, ContainerRecord } from '../model/container.js';
 import { isContainerListed } from '../model/container-state.js';
+import type { LinuxResources } from '../model/resources.js';
 import type { SandboxConfig, SandboxRecord } from '../model/sandbox.js';
 import { isSandboxListed } from '../model/sandbox-state.js';
 import { createContainer } from './create-container.js';
@@ -19,6 +20,9 @@ import { runSandbox } from './run-sandbox.js';
 import { startContainer } from './start-container.js';
 import { stopContainer } from './stop-container.js';
 import { closePump, stopSandbox } from './stop-sandbox.js';
+import { updateContainer } from './update-container.js';
+import type { SandboxChange } from './update-sandbox.js';
+import { updateSandbox } from './update-sandbox.js';
 
 export class PodService {
   readonly #room: PodRoom;
@@ -68,6 +72,10 @@ export class PodService {
     await removeSandbox(this.#room, ctx, id);
   }
 
+  async updateSandbox(ctx: Context, id: string, change: SandboxChange): Promise<void> {
+    await updateSandbox(this.#room, ctx, id, change);
+  }
+
   sandbox(id: string): SandboxRecord {
     return this.#room.registry.sandbox(id).record;
   }
@@ -97,6 +105,10 @@ export class PodService {
 
   async removeContainer(ctx: Context, id: string): Promise<void> {
     await removeContainer(this.#room, ctx, id);
+  }
+
+  async updateContainer(ctx: Context, id: string, change: LinuxResources): Promise<void> {
+    await updateContainer(this.#room, ctx, id, change);
   }
 
   container(id: string): ContainerRecord {

@@ -11,6 +11,7 @@ import { beginRemove } from './remove-container.js';
 import type { PodRoom } from './room.js';
 import { openPump } from './start-container.js';
 import { orRetry, retry } from './teardown.js';
+import { restoreLimits } from './update-container.js';
 
 /** @param state undefined: the guest does not know it */
 export async function recoverContainer(
@@ -60,6 +61,13 @@ async function recoverAlive(
     await pumpAgain(room, entry);
   }
   if (state.phase === 'exited' && state.exit !== undefined) onGuestExit(room, state.exit);
+  else await restore(room, entry);
+}
+
+/** Whoever asked the earlier daemon for other limits has got no answer: the former ones hold. */
+async function restore(room: PodRoom, entry: ContainerEntry): Promise<void> {
+  const { live } = entry.sandbox;
+  if (live !== undefined) await restoreLimits(room, entry, live);
 }
 
 /** A log that cannot be opened now must not cost the pod its life: it is tried until it can. */

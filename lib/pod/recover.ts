@@ -22,6 +22,7 @@ import { either } from './steps.js';
 import { beginStop, failSandbox } from './stop-sandbox.js';
 import { reachGuest, supervise } from './supervise.js';
 import { orRetry, teardown } from './teardown.js';
+import { settleVm } from './vm-size.js';
 
 /** Sandboxes looked after at a time: each may wait for its guest. */
 const recoverConcurrency = 16;
@@ -171,7 +172,7 @@ async function recoverReady(room: PodRoom, entry: SandboxEntry): Promise<void> {
     await settleContainers(room, entry);
     return;
   }
-  const live = new LivePod(vm);
+  const live = new LivePod(vm, undefined);
   entry.live = live;
   const ended = either(room.life, live.scope);
   try {
@@ -187,6 +188,8 @@ async function recoverReady(room: PodRoom, entry: SandboxEntry): Promise<void> {
       [...entry.containers].map((one) => recoverContainer(room, one, byId.get(one.record.id))),
     );
     supervise(room, entry);
+    // The earlier daemon may have ended between a change of size and what it was for.
+    settleVm(room, entry);
   } catch (error) {
     if (room.isClosed) return;
     failSandbox(room, entry, `the guest could not be taken over after a restart: ${messageOf(error)}`);

@@ -35,6 +35,8 @@ export class PodRoom {
   readonly settings: PodSettings;
   /** One move of a container's state at a time. */
   readonly locks = new KeyedLock();
+  /** One change of a VM's size at a time. */
+  readonly sizeLocks = new KeyedLock();
   /** Ends when the daemon does: what is left to do then is done by the next one. */
   readonly life: CancellableContext = withCancel(background());
   /** Settles when leftovers of an earlier daemon have been swept: new pods wait for it. */

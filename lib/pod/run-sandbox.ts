@@ -19,6 +19,7 @@ import type { PodRoom } from './room.js';
 import { either, together } from './steps.js';
 import { supervise } from './supervise.js';
 import { networkRequestOf, retryTeardown } from './teardown.js';
+import { growVm, hasRoom, sizeAtStart, wantedSize } from './vm-size.js';
 
 /**
  * Makes a pod's VM and network. The name is reserved from the first moment until the sandbox is removed or
@@ -68,7 +69,7 @@ async function build(room: PodRoom, ctx: Context, entry: SandboxEntry, undo: Rol
     parts.vms.destroyGone(undoCtx, entry.record.id),
   );
   const vm = await timings.measure('vm', () => acquire(room, ctx, entry));
-  const live = new LivePod(vm);
+  const live = new LivePod(vm, vm.record.shape);
   undo.push('close the guest’s connection', () => live.endLink());
   // A guest that dies while it boots must not be waited for.
   const scope = either(ctx, live.scope);
@@ -90,7 +91,10 @@ async function build(room: PodRoom, ctx: Context, entry: SandboxEntry, undo: Rol
   }
 }
 
-/** The network is attached while the guest boots; the NIC follows as soon as its address is known. */
+/**
+ * The network is attached while the guest boots; the NIC follows as soon as its address is known. A VM
+ * that is too small grows while the guest is set up.
+ */
 async function connectAndAttach(
   room: PodRoom,
   ctx: Context,
@@ -98,30 +102,52 @@ async function connectAndAttach(
   live: LivePod,
   timings: Timings,
 ): Promise<NetworkAttachment> {
-  const { vm } = live;
-  const [network, guest] = await together(
+  const [network] = await together(
     ctx,
-    async (inner) => attachNetwork(room, inner, entry, vm, timings),
-    async (inner) =>
-      timings.measure('guest', () =>
-        room.step(
-          inner,
-          'waiting for the guest to boot',
-          'bootMs',
-          (step) =>
-            room.parts.guests
-              .connect(step, vm.agentSocketPath, machineIdOf(entry.record))
-              .then((connected) => {
-                // At once, so that whatever fails from here on finds it to close.
-                live.setGuest(connected);
-                return connected;
-              }),
-          (late) => void late.close(),
-        ),
-      ),
+    async (inner) => {
+      const [attached, guest] = await together(
+        inner,
+        async (one) => attachNetwork(room, one, entry, live.vm, timings),
+        async (one) => timings.measure('guest', () => connect(room, one, entry, live)),
+      );
+      await timings.measure('setup', () => setupGuest(room, inner, entry, guest, attached));
+      return attached;
+    },
+    async (inner) => giveSize(room, inner, entry, live, timings),
   );
-  await timings.measure('setup', () => setupGuest(room, ctx, entry, guest, network));
   return network;
+}
+
+async function connect(room: PodRoom, ctx: Context, entry: SandboxEntry, live: LivePod): Promise<Guest> {
+  return room.step(
+    ctx,
+    'waiting for the guest to boot',
+    'bootMs',
+    (step) =>
+      room.parts.guests
+        .connect(step, live.vm.agentSocketPath, machineIdOf(entry.record))
+        .then((connected) => {
+          // At once, so that whatever fails from here on finds it to close.
+          live.setGuest(connected);
+          return connected;
+        }),
+    (late) => void late.close(),
+  );
+}
+
+/** Most pods fit the machine that was booted; for them this is nothing. */
+async function giveSize(
+  room: PodRoom,
+  ctx: Context,
+  entry: SandboxEntry,
+  live: LivePod,
+  timings: Timings,
+): Promise<void> {
+  const wanted = wantedSize(room, entry, live);
+  if (hasRoom(live, wanted)) return;
+  // Only a guest that answers can take it.
+  await live.guest(ctx);
+  await timings.measure('size', () => growVm(room, ctx, entry, live));
 }
 
 async function attachNetwork(
@@ -186,7 +212,7 @@ async function acquire(room: PodRoom, ctx: Context, entry: SandboxEntry): Promis
     (step) =>
       room.parts.vms.acquire(step, {
         sandboxId: id,
-        shape: room.parts.sizing(config),
+        shape: sizeAtStart(room, entry),
         domain: defaultDomain,
         cgroupParent: config.cgroupParent,
       }),

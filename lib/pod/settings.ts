@@ -1,4 +1,4 @@
-import type { SandboxConfig } from '../model/sandbox.js';
+import type { PodDemand } from '../model/resources.js';
 import type { VmShape } from '../model/vm.js';
 
 /** What can be set about pods; every time is in milliseconds. */
@@ -22,6 +22,8 @@ export interface PodDeadlines {
   readonly networkMs: number;
   /** One hot-plug. */
   readonly plugMs: number;
+  /** One change of the VM's size, until the guest has taken it. */
+  readonly sizeMs: number;
   /** One request to the guest's agent. */
   readonly guestMs: number;
   /** Making a container's disk. */
@@ -54,6 +56,7 @@ export const defaultDeadlines: PodDeadlines = {
   bootMs: 60_000,
   networkMs: 60_000,
   plugMs: 30_000,
+  sizeMs: 30_000,
   guestMs: 60_000,
   diskMs: 30_000,
   settleMs: 2_000,
@@ -69,5 +72,8 @@ export const defaultDeadlines: PodDeadlines = {
   retryMaxMs: 30_000,
 };
 
-/** How big a pod's VM is; `lib/vm` decides, the daemon's main function hands it over. */
-export type PodSizing = (config: SandboxConfig) => VmShape;
+/**
+ * How big a pod's VM is; `lib/vm` decides, the daemon's main function hands it over.
+ * @throws ResourceExhausted when this node cannot give a VM so much
+ */
+export type PodSizing = (demand: PodDemand) => VmShape;

@@ -3,6 +3,7 @@ import type { Context } from '../../lib/base/context.js';
 import { abortable } from '../../lib/base/context.js';
 import { HerkosError } from '../../lib/base/errors.js';
 import type { Guest } from '../../lib/pod/ports.js';
+import type { OciLimits } from '../../lib/pod/spec/resources.js';
 import type { Carry } from './pod-fake-ports.js';
 import type { FakeVm, FakeWorld } from './pod-world.js';
 
@@ -93,7 +94,7 @@ function guestOf(
       }),
     updateContainer: (ctx, id, resources) =>
       use('updateContainer', ctx, () => {
-        state.container(id).resources = JSON.parse(resources.toString()) as unknown;
+        state.container(id).update(JSON.parse(resources.toString()) as OciLimits);
       }),
     onlineCpus: (ctx, count) =>
       use('onlineCpus', ctx, () => {

@@ -3,6 +3,7 @@ import type { Context } from '../../lib/base/context.js';
 import { abortable } from '../../lib/base/context.js';
 import { HerkosError } from '../../lib/base/errors.js';
 import { nowUnixNano } from '../../lib/model/time.js';
+import type { OciLimits } from '../../lib/pod/spec/resources.js';
 import type { OciSpec } from '../../lib/wire/ocispec/types.js';
 import type {
   GuestContainer,
@@ -82,8 +83,8 @@ export class FakeStream {
 }
 
 export class FakeContainer {
-  /** Of the last updateContainer. */
-  resources: unknown;
+  /** Those it was created with, and what changed since. */
+  limits: OciLimits;
   phase: GuestContainerState['phase'] = 'created';
   exit: GuestExit | undefined;
   readonly stdout = new FakeStream();
@@ -96,6 +97,18 @@ export class FakeContainer {
     readonly onExit: () => void,
   ) {
     this.spec = JSON.parse(request.ociConfig.toString()) as OciSpec;
+    this.limits = this.spec.linux.resources;
+  }
+
+  /** As an OCI runtime: what is not named stays. */
+  update(change: OciLimits): void {
+    if (this.phase === 'exited') throw new HerkosError('FailedPrecondition', 'the container has ended');
+    const { memory, cpu } = this.limits;
+    this.limits = {
+      memory: { ...memory, ...change.memory },
+      cpu: { ...cpu, ...change.cpu },
+      unified: { ...this.limits.unified, ...change.unified },
+    };
   }
 
   stream(name: OutputStreamName): FakeStream {

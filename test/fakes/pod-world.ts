@@ -21,12 +21,21 @@ import { PodService } from '../../lib/pod/pods.js';
 import type { GuestExecResult } from '../../lib/pod/ports.js';
 import type { PodDeadlines } from '../../lib/pod/settings.js';
 import { defaultDeadlines } from '../../lib/pod/settings.js';
+import type { SizingSettings } from '../../lib/vm/settings.js';
 import { FakeGuestState } from './pod-guest.js';
 import { testImage } from './pod-configs.js';
 import { FakePorts } from './pod-fake-ports.js';
 
 /** Short enough for tests of what takes too long, long enough for a busy machine to do what does not. */
 export const testDeadlines: PodDeadlines = { ...defaultDeadlines, retryFirstMs: 5, retryMaxMs: 20 };
+
+export const testSizing: SizingSettings = {
+  vcpusDefault: 1,
+  memoryMibDefault: 256,
+  guestOverheadMib: 96,
+  vcpusMax: 8,
+  memoryMibMax: 4096,
+};
 
 export type FailureKind =
   /** Fails, nothing is done. */
@@ -43,8 +52,14 @@ export class FakeVm {
   readonly guest = new FakeGuestState();
   readonly nics: string[] = [];
   readonly exited: Promise<VmExit>;
+  /** What it booted with: as a template has it, whatever was asked for. */
+  readonly shape: VmShape = { vcpus: 1, memoryMib: 256 };
   /** What it was last resized to. */
-  size: VmShape = { vcpus: 1, memoryMib: 256 };
+  size: VmShape = this.shape;
+  /** Memory that the guest does not give back. */
+  keepsMib = 0;
+  /** More than this the guest does not take. */
+  takesMib = Number.POSITIVE_INFINITY;
   isAlive = true;
   readonly connections = new Set<() => void>();
   #resolveExited: (exit: VmExit) => void = () => undefined;
@@ -53,6 +68,17 @@ export class FakeVm {
     this.exited = new Promise((resolve) => {
       this.#resolveExited = resolve;
     });
+  }
+
+  /** @returns what the guest has then */
+  resize(size: VmShape): VmShape {
+    this.size = {
+      vcpus: Math.max(this.shape.vcpus, size.vcpus),
+      memoryMib: Math.max(this.shape.memoryMib, size.memoryMib),
+    };
+    this.guest.cpus = Math.min(this.guest.cpus, this.size.vcpus);
+    const memoryMib = Math.min(Math.max(this.size.memoryMib, this.keepsMib), this.takesMib);
+    return { ...this.size, memoryMib };
   }
 
   die(lastWords = ''): void {

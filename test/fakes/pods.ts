@@ -4,7 +4,9 @@ import { HerkosError } from '../../lib/base/errors.js';
 import { newId } from '../../lib/base/ids.js';
 import type { ExecOutput, Pods } from '../../lib/cri/ports.js';
 import type { ContainerConfig, ContainerRecord } from '../../lib/model/container.js';
-import { exitOf, toExited, toRunning, toStarting } from '../../lib/model/container-state.js';
+import { exitOf, hasExited, toExited, toRunning, toStarting } from '../../lib/model/container-state.js';
+import { changedResources } from '../../lib/model/resources.js';
+import type { LinuxResources } from '../../lib/model/resources.js';
 import type { SandboxConfig, SandboxRecord } from '../../lib/model/sandbox.js';
 import { isReady, toNotReady, toReady, toStopping } from '../../lib/model/sandbox-state.js';
 import { noTime, nowUnixNano } from '../../lib/model/time.js';
@@ -113,6 +115,27 @@ export class FakePods implements Pods {
 
   removeContainer(_ctx: Context, id: string): Promise<void> {
     this.#containers.delete(id);
+    return Promise.resolve();
+  }
+
+  updateSandbox(
+    _ctx: Context,
+    id: string,
+    change: { readonly resources?: LinuxResources; readonly overhead?: LinuxResources },
+  ): Promise<void> {
+    const record = this.sandbox(id);
+    if (!isReady(record))
+      return Promise.reject(new HerkosError('FailedPrecondition', 'the pod is not ready'));
+    this.#sandboxes.set(id, { ...record, config: { ...record.config, ...change } });
+    return Promise.resolve();
+  }
+
+  updateContainer(_ctx: Context, id: string, change: LinuxResources): Promise<void> {
+    const record = this.container(id);
+    if (hasExited(record))
+      return Promise.reject(new HerkosError('FailedPrecondition', 'the container has ended'));
+    const resources = changedResources(record.config.resources, change);
+    this.#containers.set(id, { ...record, config: { ...record.config, resources } });
     return Promise.resolve();
   }
 

@@ -16,6 +16,7 @@ const served = [
   'Version Status RuntimeConfig UpdateRuntimeConfig',
   'RunPodSandbox StopPodSandbox RemovePodSandbox PodSandboxStatus ListPodSandbox',
   'CreateContainer StartContainer StopContainer RemoveContainer ListContainers ContainerStatus',
+  'UpdateContainerResources UpdatePodSandboxResources',
   'ExecSync ReopenContainerLog',
   'ListImages ImageStatus PullImage RemoveImage ImageFsInfo',
 ]

@@ -7,9 +7,16 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { background } from '../../../lib/base/context.js';
+import { MIB } from '../../../lib/base/units.js';
+import type { ContainerRecord } from '../../../lib/model/container.js';
+import { hasExited } from '../../../lib/model/container-state.js';
+import type { LinuxResources } from '../../../lib/model/resources.js';
+import type { VmShape } from '../../../lib/model/vm.js';
+import { limitsOf } from '../../../lib/pod/spec/resources.js';
+import { sizeFor } from '../../../lib/vm/sizing.js';
 import { containerConfig, sandboxConfig } from '../../fakes/pod-configs.js';
 import type { FakeWorld } from '../../fakes/pod-world.js';
-import { Incarnation, FakeWorld as World } from '../../fakes/pod-world.js';
+import { Incarnation, FakeWorld as World, testSizing } from '../../fakes/pod-world.js';
 import { eventually } from '../../tools/eventually.js';
 
 /** What a verb starts from, and the verb. */
@@ -25,12 +32,25 @@ async function runPod(daemon: Incarnation): Promise<string> {
   return (await daemon.pods.runSandbox(ctx, sandboxConfig(), '')).id;
 }
 
-async function createIn(daemon: Incarnation, sandbox: string, script = 'sleep'): Promise<string> {
-  return (await daemon.pods.createContainer(ctx, sandbox, containerConfig(script))).id;
+function limits(mib: number, cpus: number): LinuxResources {
+  return { memoryLimitBytes: mib * MIB, cpuQuotaUs: cpus * 100_000, cpuPeriodUs: 100_000 };
 }
 
-async function startIn(daemon: Incarnation, sandbox: string): Promise<string> {
-  const id = await createIn(daemon, sandbox);
+async function createIn(
+  daemon: Incarnation,
+  sandbox: string,
+  script = 'sleep',
+  resources: LinuxResources = {},
+): Promise<string> {
+  return (await daemon.pods.createContainer(ctx, sandbox, containerConfig(script, { resources }))).id;
+}
+
+async function startIn(
+  daemon: Incarnation,
+  sandbox: string,
+  resources: LinuxResources = {},
+): Promise<string> {
+  const id = await createIn(daemon, sandbox, 'sleep', resources);
   await daemon.pods.startContainer(ctx, id);
   return id;
 }
@@ -45,6 +65,45 @@ const stories: readonly Story[] = [
     name: 'CreateContainer',
     prepare: async (daemon) => [await runPod(daemon)],
     run: (daemon, [sandbox = '']) => createIn(daemon, sandbox),
+  },
+  {
+    name: 'RunPodSandbox of a pod that needs more than VMs boot with',
+    prepare: () => Promise.resolve([]),
+    run: (daemon) => daemon.pods.runSandbox(ctx, sandboxConfig({ resources: limits(1024, 2) }), ''),
+  },
+  {
+    name: 'CreateContainer of one that needs more room',
+    prepare: async (daemon) => [await runPod(daemon)],
+    run: (daemon, [sandbox = '']) => createIn(daemon, sandbox, 'sleep', limits(1024, 3)),
+  },
+  {
+    name: 'UpdateContainerResources, up',
+    prepare: async (daemon) => {
+      const sandbox = await runPod(daemon);
+      return [sandbox, await startIn(daemon, sandbox, limits(512, 1))];
+    },
+    run: (daemon, [, container = '']) => daemon.pods.updateContainer(ctx, container, limits(1024, 4)),
+  },
+  {
+    name: 'UpdateContainerResources, down',
+    prepare: async (daemon) => {
+      const sandbox = await runPod(daemon);
+      return [sandbox, await startIn(daemon, sandbox, limits(1024, 4))];
+    },
+    run: (daemon, [, container = '']) => daemon.pods.updateContainer(ctx, container, limits(512, 1)),
+  },
+  {
+    name: 'UpdatePodSandboxResources',
+    prepare: async (daemon) => [await runPod(daemon)],
+    run: (daemon, [sandbox = '']) => daemon.pods.updateSandbox(ctx, sandbox, { resources: limits(2048, 2) }),
+  },
+  {
+    name: 'RemoveContainer of one that needed more room',
+    prepare: async (daemon) => {
+      const sandbox = await runPod(daemon);
+      return [sandbox, await startIn(daemon, sandbox, limits(1024, 2))];
+    },
+    run: (daemon, [, container = '']) => daemon.pods.removeContainer(ctx, container),
   },
   {
     name: 'StartContainer',
@@ -126,6 +185,38 @@ async function expectConsistent(world: FakeWorld, daemon: Incarnation): Promise<
     const inPod = containers.filter((one) => one.sandboxId === id).map((one) => one.id);
     expect([...world.vm(id).guest.containers.keys()], 'guest containers').to.have.members(inPod);
     expect([...world.vm(id).plugged.keys()], 'plugged').to.have.members(inPod);
+    await expectSize(world, daemon, id);
+  }
+}
+
+/** The VM has the size that the records ask for, and each container the limits that it is said to have. */
+async function expectSize(world: FakeWorld, daemon: Incarnation, id: string): Promise<void> {
+  const vm = world.vm(id);
+  const { resources } = daemon.pods.sandbox(id).config;
+  const all = daemon.pods.containers().filter((one) => one.sandboxId === id);
+  const living = all.filter((one) => !hasExited(one));
+  const sizeOf = (containers: readonly ContainerRecord[]): VmShape =>
+    sizeFor(testSizing, {
+      ...(resources === undefined ? {} : { resources }),
+      containers: containers.map(({ config }) => ({
+        name: config.metadata.name,
+        resources: config.resources,
+      })),
+    });
+  // What a container had that ended lately may still be there.
+  const [least, most] = [sizeOf(living), sizeOf(all)];
+  await eventually(
+    () =>
+      vm.size.memoryMib >= least.memoryMib &&
+      vm.size.memoryMib <= Math.max(vm.shape.memoryMib, most.memoryMib) &&
+      vm.size.vcpus >= least.vcpus &&
+      vm.size.vcpus <= most.vcpus &&
+      vm.guest.cpus === vm.size.vcpus,
+  );
+  for (const record of living) {
+    expect(record).not.to.have.property('changingTo');
+    const { memory, cpu } = vm.guest.container(record.id).limits;
+    expect({ memory, cpu }).to.deep.include(limitsOf(record.config.resources));
   }
 }
 

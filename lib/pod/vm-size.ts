@@ -1,0 +1,192 @@
+/**
+ * The size of a pod's VM over its life: what its records ask for, never below what it booted with.
+ *
+ *   grow    before what needs the room is made; fails when the guest does not take it
+ *   settle  whenever less may do: in the background, and a guest that keeps memory is not argued with.
+ *           Not when a container ends, because it mostly comes again
+ *
+ * One change at a time for each sandbox. A creation counts from the moment its container is in the
+ * registry, so that several at once add up; while limits change there is room for the old and the new.
+ */
+import type { Context } from '../base/context.js';
+import { HerkosError, messageOf } from '../base/errors.js';
+import type { ContainerConfig, ContainerRecord } from '../model/container.js';
+import { hasExited } from '../model/container-state.js';
+import type { LinuxResources, PodDemand } from '../model/resources.js';
+import type { VmShape } from '../model/vm.js';
+import type { LivePod } from './live-pod.js';
+import type { ContainerEntry, SandboxEntry } from './registry.js';
+import type { PodRoom } from './room.js';
+import { either } from './steps.js';
+
+/** What differs from the records: a request that is not written yet. */
+export interface DemandChange {
+  readonly pod?: { readonly resources?: LinuxResources; readonly overhead?: LinuxResources };
+  readonly adding?: ContainerConfig;
+  readonly changing?: { readonly container: ContainerEntry; readonly to: LinuxResources };
+}
+
+/** What a pod without containers needs. @throws ResourceExhausted when the node cannot give so much */
+export function sizeAtStart(room: PodRoom, sandbox: SandboxEntry): VmShape {
+  return room.parts.sizing(demandOf(sandbox, {}, (record) => record.config.resources));
+}
+
+/**
+ * Never below what the VM booted with. While limits are being changed, enough for both.
+ * @throws ResourceExhausted when the node cannot give so much
+ */
+export function wantedSize(
+  room: PodRoom,
+  sandbox: SandboxEntry,
+  live: LivePod,
+  change: DemandChange = {},
+): VmShape {
+  const before = room.parts.sizing(demandOf(sandbox, change, (record) => record.config.resources));
+  const after = room.parts.sizing(
+    demandOf(sandbox, change, (record) => record.changingTo ?? record.config.resources),
+  );
+  return larger(live.vm.record.shape, larger(before, after));
+}
+
+/** Containers that have ended need nothing, though they are still listed. */
+function demandOf(
+  sandbox: SandboxEntry,
+  { pod, adding, changing }: DemandChange,
+  resourcesOf: (record: ContainerRecord) => LinuxResources,
+): PodDemand {
+  const { resources, overhead } = pod ?? sandbox.record.config;
+  const living = [...sandbox.containers].filter(({ record }) => !hasExited(record));
+  const containers = living.map((entry) => ({
+    name: entry.record.config.metadata.name,
+    resources: changing?.container === entry ? changing.to : resourcesOf(entry.record),
+  }));
+  if (adding !== undefined) containers.push({ name: adding.metadata.name, resources: adding.resources });
+  return {
+    ...(resources === undefined ? {} : { resources }),
+    ...(overhead === undefined ? {} : { overhead }),
+    containers,
+  };
+}
+
+/** Gives the VM what the sandbox's records ask for. @throws when the guest does not take it; call `settleVm` then */
+export async function growVm(
+  room: PodRoom,
+  ctx: Context,
+  sandbox: SandboxEntry,
+  live: LivePod,
+): Promise<void> {
+  if (hasRoom(live, wantedSize(room, sandbox, live))) return;
+  await withSizeLock(room, ctx, sandbox, live, () =>
+    growLocked(room, ctx, live, wantedSize(room, sandbox, live)),
+  );
+}
+
+/** Runs `body` while no one else changes the VM's size; a shrinking that is under way is put off. */
+export async function withSizeLock<T>(
+  room: PodRoom,
+  ctx: Context,
+  sandbox: SandboxEntry,
+  live: LivePod,
+  body: () => Promise<T>,
+): Promise<T> {
+  const isInterrupting = live.settling.size > 0;
+  for (const settling of live.settling)
+    settling.cancel(new HerkosError('Aborted', 'the pod needs the virtual machine to grow'));
+  try {
+    return await room.sizeLocks.run(ctx, sandbox.record.id, body);
+  } finally {
+    if (isInterrupting) settleVm(room, sandbox);
+  }
+}
+
+/** For whoever has the lock. @throws DeadlineExceeded, ResourceExhausted when the guest does not take it */
+export async function growLocked(room: PodRoom, ctx: Context, live: LivePod, wanted: VmShape): Promise<void> {
+  if (hasRoom(live, wanted)) return;
+  const target = live.size === undefined ? wanted : larger(live.size, wanted);
+  const taken = await resize(room, ctx, live, target, 'growing');
+  if (fits(target, taken)) return;
+  live.size = undefined;
+  throw new HerkosError(
+    'ResourceExhausted',
+    `the pod needs ${shown(target)} and was given them, but its guest has taken only ${shown(taken)}`,
+    { reason: 'VM_NOT_GROWN' },
+  );
+}
+
+/** Gives back, in the background, what the records do not ask for any more. Never fails. */
+export function settleVm(room: PodRoom, sandbox: SandboxEntry): void {
+  const { live } = sandbox;
+  if (live === undefined || live.scope.signal.aborted || room.isClosed) return;
+  const ctx = either(room.life, live.scope);
+  live.settling.add(ctx);
+  room.sizeLocks
+    .run(ctx, sandbox.record.id, () => settle(room, ctx, sandbox, live))
+    .catch((error: unknown) => {
+      if (ctx.signal.aborted) return;
+      room.log.warn('a virtual machine has not the size that its pod needs', {
+        sandbox: sandbox.record.id,
+        error: messageOf(error),
+      });
+    })
+    .finally(() => {
+      live.settling.delete(ctx);
+      ctx.cancel();
+    });
+}
+
+async function settle(room: PodRoom, ctx: Context, sandbox: SandboxEntry, live: LivePod): Promise<void> {
+  const target = wantedSize(room, sandbox, live);
+  if (live.size !== undefined && fits(target, live.size) && fits(live.size, target)) return;
+  const taken = await resize(room, ctx, live, target, 'shrinking');
+  if (fits(taken, target) && fits(target, taken)) return;
+  room.log.info('a guest keeps more or less than its pod needs', {
+    sandbox: sandbox.record.id,
+    wanted: shown(target),
+    taken: shown(taken),
+  });
+  if (!fits(target, taken)) live.size = undefined;
+}
+
+/** While it is under way, and when it fails, the size is not known. */
+async function resize(
+  room: PodRoom,
+  ctx: Context,
+  live: LivePod,
+  target: VmShape,
+  verb: 'growing' | 'shrinking',
+): Promise<VmShape> {
+  const onlineBefore = (live.size ?? live.vm.record.shape).vcpus;
+  live.size = undefined;
+  const taken = await room.step(
+    ctx,
+    `${verb} the virtual machine to ${shown(target)}`,
+    'sizeMs',
+    async (step) => {
+      const plugged = await live.vm.resize(step, target);
+      if (target.vcpus > onlineBefore && plugged.vcpus >= target.vcpus)
+        await (await live.guest(step)).onlineCpus(step, target.vcpus);
+      return plugged;
+    },
+  );
+  live.size = target;
+  return taken;
+}
+
+export function hasRoom(live: LivePod, wanted: VmShape): boolean {
+  return live.size !== undefined && fits(wanted, live.size);
+}
+
+function fits(inner: VmShape, outer: VmShape): boolean {
+  return inner.vcpus <= outer.vcpus && inner.memoryMib <= outer.memoryMib;
+}
+
+function larger(one: VmShape, other: VmShape): VmShape {
+  return {
+    vcpus: Math.max(one.vcpus, other.vcpus),
+    memoryMib: Math.max(one.memoryMib, other.memoryMib),
+  };
+}
+
+function shown({ vcpus, memoryMib }: VmShape): string {
+  return `${String(vcpus)} vCPUs and ${String(memoryMib)} MiB`;
+}
