@@ -1,5 +1,3 @@
-import { readFile } from 'node:fs/promises';
-
 import { HerkosdProcess } from '../tools/herkosd-process.js';
 import { RegistryProcess } from '../tools/registry-process.js';
 import type { Bench, Row } from './bench.js';
@@ -7,6 +5,7 @@ import { row, timed } from './bench.js';
 import type { PushedImage } from './big-image.js';
 import { pushBigImage } from './big-image.js';
 import { ContainerdProcess } from './containerd-process.js';
+import { residentMib } from './process-memory.js';
 
 const rounds = 5;
 const pullTimeoutMs = 600_000;
@@ -81,10 +80,4 @@ function watchPeak(pid: number | undefined): () => Promise<number> {
     clearInterval(timer);
     return Promise.resolve(peak);
   };
-}
-
-/** Resident memory of a process with its threads, MiB (proc(5), VmRSS). */
-export async function residentMib(pid: number | undefined): Promise<number> {
-  const status = await readFile(`/proc/${String(pid)}/status`, 'utf8');
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? Number.NaN) / 1024;
 }

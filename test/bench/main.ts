@@ -1,26 +1,49 @@
-/** `hack/bench [NAME ...] [--json FILE] [--list]`: medians of real runs, as a Markdown table. */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { cpus, totalmem } from 'node:os';
+/** `hack/bench [NAME ...] [--json FILE] [--quick] [--list]`: medians of real runs, as a Markdown table. */
 import { parseArgs } from 'node:util';
 
 import type { Bench, PhaseBar, Row } from './bench.js';
 import { daemonMemory } from './daemon-memory.js';
+import { density } from './density.js';
 import { imagePull } from './image-pull.js';
 import { listLatency } from './list-latency.js';
-import { rawFloors } from './raw-clone.js';
-import { warmPod } from './warm-pod.js';
+import { rawFloors } from './raw-floors.js';
+import { report, writeReport } from './report.js';
+import { otherBursts, sandboxBurst } from './sandbox-burst.js';
 import { sandboxClone, sandboxCold, sandboxPool } from './sandbox-start.js';
+import { soak } from './soak.js';
+import { warmPod } from './warm-pod.js';
 
-const benches: readonly Bench[] = [rawFloors, sandboxCold, sandboxClone, sandboxPool, warmPod, imagePull, daemonMemory, listLatency];
+const benches: readonly Bench[] = [
+  rawFloors,
+  sandboxCold,
+  sandboxClone,
+  sandboxPool,
+  sandboxBurst,
+  otherBursts,
+  warmPod,
+  density,
+  soak,
+  daemonMemory,
+  listLatency,
+  imagePull,
+];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: 'string' }, quick: { type: 'boolean', default: false }, list: { type: 'boolean', default: false } },
+  options: {
+    json: { type: 'string' },
+    list: { type: 'boolean', default: false },
+    quick: { type: 'boolean', default: false },
+  },
 });
 
 if (values.list) {
   for (const { names, about } of benches) console.log(`${names.join(', ')}: ${about}`);
 } else {
+  await main();
+}
+
+async function main(): Promise<void> {
   const unknown = positionals.filter((name) => !benches.some(({ names }) => names.includes(name)));
   if (unknown.length > 0) {
     console.error(`error: there is no benchmark ${unknown.join(', ')}; --list names them`);
@@ -30,54 +53,34 @@ if (values.list) {
     positionals.length === 0
       ? benches
       : benches.filter(({ names }) => names.some((name) => positionals.includes(name)));
-  const rows: Row[] = []; const bars: PhaseBar[] = [];
+  const rows: Row[] = [];
+  const bars: PhaseBar[] = [];
   for (const bench of chosen) {
-    console.log(`==> ${bench.names.join(', ')}: ${bench.about}`);
-    rows.push(
-      ...(await bench.run({
-        say: (line) => {
-          console.log(`    ${line}`);
-        },
-        quick: values.quick,
-        chart: (bar) => bars.push(bar),
-      })),
-    );
+    if (!(await runOne(bench, rows, bars))) process.exitCode = 1;
+    // After each, so that a long run that is cut off has given something.
+    if (values.json !== undefined) writeReport(values.json, rows, bars);
   }
-  console.log(`\n${machine()}\n\n${table(rows)}`);
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`);
+  console.log(`\n${report(rows)}`);
+  if (values.quick) console.log('--quick: few samples of few pods; this shows that it works, and no more');
 }
 
-function table(rows: readonly Row[]): string {
-  const lines = rows.map(({ name, unit, value, low, high, n, against, ratio, goal }) =>
-    [
-      '',
-      name,
-      `${String(value)} ${unit}`,
-      `${String(low)}-${String(high)}`,
-      String(n),
-      against === '' ? '-' : against,
-      ratio === null ? '-' : `${String(ratio)} x`,
-      goal,
-      '',
-    ]
-      .join(' | ')
-      .trim(),
-  );
-  return [
-    '| name | median | spread | n | against | ratio | goal |',
-    '|---|---|---|---|---|---|---|',
-    ...lines,
-  ].join('\n');
-}
-
-function machine(): string {
-  const model = cpus()[0]?.model.trim() ?? 'unknown processor';
-  const os = /PRETTY_NAME="(.*)"/.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'unknown system';
-  return [
-    new Date().toISOString().slice(0, 10),
-    `${String(cpus().length)} cores ${model}`,
-    `${String(Math.round(totalmem() / 1024 ** 3))} GiB`,
-    os,
-    `Node ${process.versions.node}`,
-  ].join(', ');
+/** One that fails must not cost the results of the others. */
+async function runOne(bench: Bench, rows: Row[], bars: PhaseBar[]): Promise<boolean> {
+  console.log(`==> ${bench.names.join(', ')}: ${bench.about}`);
+  try {
+    const made = await bench.run({
+      say: (line) => {
+        console.log(`    ${line}`);
+      },
+      quick: values.quick,
+      chart: (bar) => {
+        bars.push(bar);
+      },
+    });
+    rows.push(...made);
+    return true;
+  } catch (error) {
+    console.error(`    failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    return false;
+  }
 }

@@ -36,8 +36,11 @@ export class RawTemplate {
     const mount = ['-t', 'tmpfs', '-o', `size=${String(sizeMib)}m,mode=0700`, 'herkos-bench', directory];
     await systemExec.run(background(), 'mount', mount);
     try {
-      const state = await underDeadline(background(), templateTimeoutMs, 'making a raw template', async (ctx) =>
-        savedState(ctx, machine, memoryIn(directory)),
+      const state = await underDeadline(
+        background(),
+        templateTimeoutMs,
+        'making a raw template',
+        async (ctx) => savedState(ctx, machine, memoryIn(directory)),
       );
       return new RawTemplate(machine, directory, state);
     } catch (error) {

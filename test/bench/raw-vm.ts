@@ -37,8 +37,7 @@ export interface RawMachine {
 
 /** Where the guest's memory is: private and empty, the template being written, or a private copy of it. */
 export type RawMemory =
-  | { readonly kind: 'anonymous' }
-  | { readonly kind: 'template' | 'clone'; readonly path: string };
+  { readonly kind: 'anonymous' } | { readonly kind: 'template' | 'clone'; readonly path: string };
 
 export async function rawMachine(shape: VmShape): Promise<RawMachine> {
   const guest = await loadGuestFiles(guestDirectory);
@@ -79,7 +78,8 @@ export class RawVm {
   /** The monitor, as soon as QEMU listens; it makes the socket's name before, and gives no sign of either. */
   async monitor(ctx: Context): Promise<QmpSession> {
     for (;;) {
-      if (this.#child.exitCode !== null) throw new Error('QEMU ended by itself; see its arguments in raw-vm.ts');
+      if (this.#child.exitCode !== null)
+        throw new Error('QEMU ended by itself; see its arguments in raw-vm.ts');
       try {
         return await QmpSession.connect(ctx, this.path('qmp'));
       } catch (error) {

@@ -1,12 +1,11 @@
 /** RunPodSandbox until READY, one pod at a time, for each way a pod may come by its VM. */
 import { background } from '../../lib/base/context.js';
-import type { VmShape, VmSource } from '../../lib/model/vm.js';
-import { HerkosdProcess } from '../tools/herkosd-process.js';
+import type { VmSource } from '../../lib/model/vm.js';
 import type { Bench, BenchTools, Row } from './bench.js';
 import { row, shownMs } from './bench.js';
 import { ContainerdNode } from './containerd-node.js';
-import type { StartedPod } from './product.js';
-import { daemonOptions, medianBar, onePod, warmUp } from './product.js';
+import type { StartedPod } from './own-node.js';
+import { OwnNode, medianBar } from './own-node.js';
 import { RawTemplate } from './raw-template.js';
 import { rawBoot, rawMachine } from './raw-vm.js';
 
@@ -20,7 +19,7 @@ export const sandboxCold: Bench = {
   names: ['sandbox-cold'],
   about: 'RunPodSandbox until READY, against a raw QEMU boot of the same kernel and images',
   async run(tools) {
-    const { own, peer } = await against(tools, 'cold', async (_herkosd, shape, measure) => {
+    const { own, peer } = await against(tools, 'cold', async ({ shape }, measure) => {
       const machine = await rawMachine(shape);
       await measure(async () => rawBoot(background(), machine));
     });
@@ -32,15 +31,14 @@ export const sandboxClone: Bench = {
   names: ['sandbox-clone', 'sandbox-clone-vs-cold'],
   about: 'RunPodSandbox from a template, against a raw clone by hand and against a cold pod',
   async run(tools) {
-    const cold = await HerkosdProcess.start(daemonOptions('cold'));
+    const cold = await OwnNode.start('cold');
     const coldMs: number[] = [];
     try {
-      await warmUp(cold, 'cold');
-      const { own, peer } = await against(tools, 'clone', async (_herkosd, shape, measure) => {
+      const { own, peer } = await against(tools, 'clone', async ({ shape }, measure) => {
         const template = await RawTemplate.make(await rawMachine(shape));
         try {
           await measure(async () => {
-            coldMs.push((await onePod(cold, 'cold')).ms);
+            coldMs.push((await cold.onePod()).ms);
             return template.timedClones(1);
           });
         } finally {
@@ -62,7 +60,7 @@ export const sandboxPool: Bench = {
   names: ['sandbox-pool'],
   about: 'RunPodSandbox from the pool, against containerd + runc with the same CNI configuration',
   async run(tools) {
-    const { own, peer } = await against(tools, 'pool', async (herkosd, _shape, measure) => {
+    const { own, peer } = await against(tools, 'pool', async ({ herkosd }, measure) => {
       const containerd = await ContainerdNode.start(herkosd);
       try {
         await containerd.onePod();
@@ -79,25 +77,20 @@ export const sandboxPool: Bench = {
 async function against(
   { say, quick, chart }: BenchTools,
   source: VmSource,
-  withPeer: (
-    herkosd: HerkosdProcess,
-    shape: VmShape,
-    measure: (peer: Peer) => Promise<void>,
-  ) => Promise<void>,
+  withPeer: (node: OwnNode, measure: (peer: Peer) => Promise<void>) => Promise<void>,
 ): Promise<{ own: StartedPod[]; peer: number[] }> {
-  const herkosd = await HerkosdProcess.start(daemonOptions(source));
+  const node = await OwnNode.start(source);
   const own: StartedPod[] = [];
   const peer: number[] = [];
   try {
-    const shape = await warmUp(herkosd, source);
-    await withPeer(herkosd, shape, async (other) => {
+    await withPeer(node, async (other) => {
       for (let round = 0; round < (quick ? quickRounds : rounds); round += 1) {
         peer.push(await other());
-        own.push(await onePod(herkosd, source));
+        own.push(await node.onePod());
       }
     });
   } finally {
-    await herkosd.cleanUp();
+    await node.cleanUp();
   }
   say(`${source}: ${shownMs(own.map(({ ms }) => ms))}; peer ${shownMs(peer)}`);
   chart(medianBar(source, own));

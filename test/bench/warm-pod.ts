@@ -26,7 +26,8 @@ interface Side {
 
 export const warmPod: Bench = {
   names: ['container-start', 'exec-sync'],
-  about: 'create + start of a container to its first log line, and ExecSync, in a pod that runs; against runc',
+  about:
+    'create + start of a container to its first log line, and ExecSync, in a pod that runs; against runc',
   async run(tools) {
     const fixture = await NodeFixture.start();
     try {

@@ -1,4 +1,4 @@
-import { qemuShapeDefault } from './product.js';
+import { shapeDefault } from './own-node.js';
 import type { Bench } from './bench.js';
 import { row, shownMs } from './bench.js';
 import { RawTemplate } from './raw-template.js';
@@ -13,7 +13,7 @@ export const rawFloors: Bench = {
   names: ['raw-cold', 'raw-clone'],
   about: 'QEMU by hand, cold and from a template, until the agent answers: the floors of the other rows',
   async run({ say, quick }) {
-    const machine = await rawMachine(qemuShapeDefault());
+    const machine = await rawMachine(shapeDefault());
     const template = await RawTemplate.make(machine);
     const cold: number[] = [];
     const clone: number[] = [];

@@ -1,0 +1,183 @@
+/** Our side of the comparisons: a daemon that gives VMs in one certain way, and proof that it did. */
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { MIB } from '../../lib/base/units.js';
+import { vmSection } from '../../lib/config/vm.js';
+import type { VmShape, VmSource } from '../../lib/model/vm.js';
+import { HerkosdProcess } from '../tools/herkosd-process.js';
+import { sandboxConfig } from '../tools/pod-config.js';
+import type { Phase, PhaseBar } from './bench.js';
+import { timed } from './bench.js';
+
+/** Lines of `[vm]` that make the daemon take VMs from one source, and from no other. */
+const vmLines: Readonly<Record<VmSource, (poolSize: number) => readonly string[]>> = {
+  cold: () => [],
+  clone: () => [],
+  pool: () => [],
+};
+
+/** One is taken while another is made ready. */
+const poolSizeDefault = 2;
+/** How long a template may take to be built, and a pool to fill, before anything is measured. */
+const readyTimeoutMs = 180_000;
+const readyPauseMs = 250;
+/** After the last VM of a pool has appeared it still loads its state. */
+const poolSettleMs = 1_000;
+/** 50 cold boots take turns on a small machine. */
+const podTimeoutMs = 600_000;
+
+export interface StartedPod {
+  readonly id: string;
+  readonly ms: number;
+  readonly phases: readonly Phase[];
+}
+
+/** What the daemon tells of a pod, as far as benchmarks look at it. */
+interface PodFacts {
+  readonly timings: readonly Phase[];
+  readonly vm: { readonly source: VmSource; readonly shape: VmShape };
+}
+
+export class OwnNode {
+  readonly herkosd: HerkosdProcess;
+  readonly source: VmSource;
+  /** The machine of its pods. */
+  readonly shape: VmShape;
+  readonly #poolSize: number;
+
+  private constructor(herkosd: HerkosdProcess, source: VmSource, shape: VmShape, poolSize: number) {
+    this.herkosd = herkosd;
+    this.source = source;
+    this.shape = shape;
+    this.#poolSize = poolSize;
+  }
+
+  /**
+   * Starts a daemon and makes pods until one came from `source`: the first pod of a daemon writes the
+   * built-in network and makes its bridge, and may come before there is a template or a pool.
+   * @param poolSize VMs that wait ready, where they come from a pool
+   */
+  static async start(source: VmSource, poolSize = poolSizeDefault): Promise<OwnNode> {
+    const herkosd = await HerkosdProcess.start({ config: { vm: vmLines[source](poolSize).join('\n') } });
+    try {
+      const until = performance.now() + readyTimeoutMs;
+      for (;;) {
+        const { podSandboxId } = await herkosd.client.runtime('runPodSandbox', { config: sandboxConfig() });
+        const { vm } = await factsOf(herkosd, podSandboxId);
+        await removeFrom(herkosd, podSandboxId);
+        if (vm.source === source) return new OwnNode(herkosd, source, vm.shape, poolSize);
+        if (performance.now() > until)
+          throw new Error(`no pod got its VM from '${source}'; they come from '${vm.source}'`);
+        await delay(readyPauseMs);
+      }
+    } catch (error) {
+      await herkosd.cleanUp();
+      throw error;
+    }
+  }
+
+  /** Waits until the pool is full again; nothing to wait for elsewhere. No pod may be there. */
+  async ready(): Promise<void> {
+    if (this.source !== 'pool') return;
+    const until = performance.now() + readyTimeoutMs;
+    while ((await this.#processCount()) < this.#poolSize) {
+      if (performance.now() > until)
+        throw new Error(`the pool does not fill: ${String(await this.#processCount())} VMs`);
+      await delay(readyPauseMs);
+    }
+    await delay(poolSettleMs);
+  }
+
+  /**
+   * RunPodSandbox, called until it returns.
+   * @throws Error when its VM came from elsewhere: a figure of another kind of VM would be a wrong one
+   */
+  async startPod(): Promise<StartedPod> {
+    let id = '';
+    const config = sandboxConfig();
+    const ms = await timed(async () => {
+      id = await this.#run(config);
+    });
+    return { id, ms, phases: (await this.#checkedFacts(id)).timings };
+  }
+
+  /** A pod that is started, timed and removed. */
+  async onePod(): Promise<StartedPod> {
+    await this.ready();
+    const pod = await this.startPod();
+    await this.removePods([pod]);
+    return pod;
+  }
+
+  /** `count` pods at once: first call to last READY. */
+  async manyPods(count: number): Promise<{ readonly pods: StartedPod[]; readonly ms: number }> {
+    await this.ready();
+    let ids: string[] = [];
+    // What is asked about each pod afterwards is not part of it.
+    const ms = await timed(async () => {
+      ids = await Promise.all(Array.from({ length: count }, async () => this.#run(sandboxConfig())));
+    });
+    const pods: StartedPod[] = [];
+    for (const id of ids) {
+      const { timings } = await this.#checkedFacts(id);
+      pods.push({ id, ms: totalOf(timings), phases: timings });
+    }
+    return { pods, ms };
+  }
+
+  async removePods(pods: readonly StartedPod[]): Promise<void> {
+    await Promise.all(pods.map(async ({ id }) => removeFrom(this.herkosd, id)));
+  }
+
+  async cleanUp(): Promise<void> {
+    await this.herkosd.cleanUp();
+  }
+
+  async #run(config: ReturnType<typeof sandboxConfig>): Promise<string> {
+    const answer = await this.herkosd.client.runtime(
+      'runPodSandbox',
+      { config },
+      { timeoutMs: podTimeoutMs },
+    );
+    return answer.podSandboxId;
+  }
+
+  async #checkedFacts(id: string): Promise<PodFacts> {
+    const facts = await factsOf(this.herkosd, id);
+    if (facts.vm.source !== this.source)
+      throw new Error(
+        `a pod's VM came from '${facts.vm.source}', not from '${this.source}' as this benchmark needs`,
+      );
+    return facts;
+  }
+
+  async #processCount(): Promise<number> {
+    return (await this.herkosd.leftovers()).filter((line) => line.startsWith('process ')).length;
+  }
+}
+
+/** The machine of a pod without limits, as the configuration has it by default. */
+export function shapeDefault(): VmShape {
+  const { vcpus, memory } = vmSection.parse({});
+  return { vcpus, memoryMib: Math.ceil(memory / MIB) };
+}
+
+/** The bar of the sample that is the median (the lower of two). */
+export function medianBar(label: string, pods: readonly StartedPod[]): PhaseBar {
+  const sorted = [...pods].sort((a, b) => a.ms - b.ms);
+  return { label, phases: sorted[Math.floor((sorted.length - 1) / 2)]?.phases ?? [] };
+}
+
+async function removeFrom(herkosd: HerkosdProcess, podSandboxId: string): Promise<void> {
+  await herkosd.client.runtime('stopPodSandbox', { podSandboxId });
+  await herkosd.client.runtime('removePodSandbox', { podSandboxId });
+}
+
+function totalOf(phases: readonly Phase[]): number {
+  return phases.find(({ phase }) => phase === 'total')?.ms ?? Number.NaN;
+}
+
+async function factsOf(herkosd: HerkosdProcess, podSandboxId: string): Promise<PodFacts> {
+  const { info } = await herkosd.client.runtime('podSandboxStatus', { podSandboxId, verbose: true });
+  return JSON.parse(info['info'] ?? '{}') as PodFacts;
+}

@@ -1,0 +1,81 @@
+/** Memory of the processes behind pods, from /proc/PID/smaps_rollup (proc(5)); shared pages are split. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import type { HerkosdProcess } from '../tools/herkosd-process.js';
+import { spread } from './bench.js';
+
+const bytesPerKib = 1024;
+const bytesPerMb = 1e6;
+
+/** In MB of a million bytes. */
+export interface MemoryUse {
+  readonly pss: number;
+  /** Pages that no other process maps. */
+  readonly private: number;
+  /** This process's part of the pages that others map too: pss - private. */
+  readonly shared: number;
+}
+
+/** Undefined when the process has ended. */
+async function memoryOf(pid: number): Promise<MemoryUse | undefined> {
+  let text: string;
+  try {
+    text = await readFile(`/proc/${String(pid)}/smaps_rollup`, 'utf8');
+  } catch {
+    return undefined;
+  }
+  const mb = (field: string): number =>
+    (Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(text)?.[1] ?? Number.NaN) * bytesPerKib) /
+    bytesPerMb;
+  const own = mb('Private_Clean') + mb('Private_Dirty');
+  return { pss: mb('Pss'), private: own, shared: mb('Pss') - own };
+}
+
+export async function memoryOfAll(pids: readonly number[]): Promise<MemoryUse[]> {
+  const found = await Promise.all(pids.map(memoryOf));
+  return found.filter((use) => use !== undefined);
+}
+
+/** What all of them use together, for each of `podCount` pods. */
+export function perPod(uses: readonly MemoryUse[], podCount: number): MemoryUse {
+  const mean = (pick: (use: MemoryUse) => number): number =>
+    uses.reduce((sum, use) => sum + pick(use), 0) / podCount;
+  return {
+    pss: mean((use) => use.pss),
+    private: mean((use) => use.private),
+    shared: mean((use) => use.shared),
+  };
+}
+
+export function shownUse({ pss, private: own, shared }: MemoryUse): string {
+  return `${pss.toFixed(1)} MB (${own.toFixed(1)} private, ${shared.toFixed(1)} shared)`;
+}
+
+/** Every process of the daemon's pods: QEMU by its name, helpers by the cgroup that a pod's processes share. */
+export async function podProcesses(herkosd: HerkosdProcess): Promise<number[]> {
+  const pids = new Set<number>();
+  for (const line of await herkosd.leftovers()) {
+    const pid = /^process (\d+)/.exec(line)?.[1];
+    if (pid !== undefined) pids.add(Number(pid));
+    const cgroup = /^cgroup (.*)$/.exec(line)?.[1];
+    if (cgroup === undefined) continue;
+    const members = await readFile(join(cgroup, 'cgroup.procs'), 'utf8').catch(() => '');
+    for (const member of members.split('\n')) if (member !== '') pids.add(Number(member));
+  }
+  pids.delete(herkosd.pid ?? 0);
+  return [...pids];
+}
+
+/** The sample with the median of the total. */
+export function medianUse(uses: readonly MemoryUse[]): MemoryUse {
+  const { median } = spread(uses.map(({ pss }) => pss));
+  const sorted = [...uses].sort((a, b) => Math.abs(a.pss - median) - Math.abs(b.pss - median));
+  return sorted[0] ?? { pss: Number.NaN, private: Number.NaN, shared: Number.NaN };
+}
+
+/** Resident memory of a process with its threads, MiB (proc(5), VmRSS). */
+export async function residentMib(pid: number | undefined): Promise<number> {
+  const status = await readFile(`/proc/${String(pid)}/status`, 'utf8');
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? Number.NaN) / 1024;
+}
