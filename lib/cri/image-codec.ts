@@ -20,6 +20,8 @@ export function encodeImage(record: ImageRecord): v1.Image.$Properties {
     size: Long.fromNumber(Math.max(sizeBytesMin, record.sizeBytes), true),
     ...encodeUser(record.run.user),
     pinned: record.pinned,
+    // The same whatever name it was asked for by: clients compare what two names of one image give.
+    spec: { image: record.repoTags[0] ?? record.repoDigests[0] ?? record.id },
   };
 }
 

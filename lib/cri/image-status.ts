@@ -10,8 +10,7 @@ export async function imageStatus(
   request: v1.ImageStatusRequest,
   { images }: CriParts,
 ): Promise<v1.ImageStatusResponse.$Properties> {
-  const reference = requiredReference(request.image);
-  const record = images.find(reference);
+  const record = images.find(requiredReference(request.image));
   if (record === undefined) return {};
   const info = await verboseInfo(request.verbose, () => ({
     pulledAt: record.pulledAt,
@@ -19,6 +18,7 @@ export async function imageStatus(
     diffIds: record.diffIds,
     devices: record.devices,
   }));
-  const spec = { image: reference, annotations: request.image?.annotations ?? {} };
-  return { image: { ...encodeImage(record), spec }, info };
+  const image = encodeImage(record);
+  const annotations = request.image?.annotations ?? {};
+  return { image: { ...image, spec: { ...image.spec, annotations } }, info };
 }

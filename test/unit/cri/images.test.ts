@@ -22,7 +22,7 @@ describe('image RPCs', () => {
     for (const image of [name, imageRef]) {
       const answer = await cri.call(cri.rpc.imageStatus, { image: { image } });
       expect(answer.image?.id).to.equal(imageRef);
-      expect(answer.image?.spec?.image).to.equal(image);
+      expect(answer.image?.spec?.image, image).to.equal(name);
       expect(answer.image?.repoTags).to.deep.equal([name]);
       expect(answer.image?.repoDigests?.[0]).to.match(/^example.org\/app@sha256:/);
       expect(String(answer.image?.size)).to.not.equal('0');
