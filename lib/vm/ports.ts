@@ -78,6 +78,26 @@ export interface RunningVm extends VmControls {
   saveTemplate(ctx: Context, image: TemplateImage): Promise<void>;
   /** Lets go of the process without touching it: the daemon shuts down, the VM goes on. */
   release(): Promise<void>;
+  /** How the machine is now, for people; it changes nothing. */
+  describe(ctx: Context): Promise<MachineReport>;
+}
+
+export interface MachineReport {
+  /** What the guest has now. */
+  readonly size: VmShape;
+  /** What was plugged since it booted. */
+  readonly devices: readonly PluggedDevice[];
+}
+
+export interface PluggedDevice {
+  /** In the driver's own words, such as `nic` or `disk`. */
+  readonly kind: string;
+  readonly place: string;
+  /** What is plugged: a layer's key, a disk's path, a NIC's address. */
+  readonly keys: readonly string[];
+  /** Who uses it; nobody any more while it is leaving. */
+  readonly owners: readonly string[];
+  readonly state: string;
 }
 
 /** Network namespaces with a tap for QEMU; implemented by `drivers/cni`. */

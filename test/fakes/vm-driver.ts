@@ -6,7 +6,14 @@ import { throwIfDone } from '../../lib/base/context.js';
 import { HerkosError, messageOf } from '../../lib/base/errors.js';
 import type { LayerDevice } from '../../lib/model/image.js';
 import type { Accelerator, DeviceLocator, VmExit, VmRecord, VmShape } from '../../lib/model/vm.js';
-import type { AcceleratorVerdict, RunningVm, TemplateImage, VmDriver, VmSpec } from '../../lib/vm/ports.js';
+import type {
+  AcceleratorVerdict,
+  MachineReport,
+  RunningVm,
+  TemplateImage,
+  VmDriver,
+  VmSpec,
+} from '../../lib/vm/ports.js';
 
 /** What the fake migrates. */
 const fakeState = 'state';
@@ -256,6 +263,21 @@ class FakeRunningVm implements RunningVm {
   release(): Promise<void> {
     this.#released = true;
     return Promise.resolve();
+  }
+
+  async describe(ctx: Context): Promise<MachineReport> {
+    await this.#check(ctx);
+    const { size, devices } = this.#process;
+    return {
+      size,
+      devices: devices.map(({ kind, port, key, owners }) => ({
+        kind,
+        place: String(port),
+        keys: [key],
+        owners: [...owners],
+        state: 'plugged',
+      })),
+    };
   }
 
   async #check(ctx: Context): Promise<void> {

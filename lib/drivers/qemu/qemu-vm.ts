@@ -4,7 +4,7 @@ import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import type { Logger } from '../../base/logger.js';
 import type { LayerDevice } from '../../model/image.js';
 import type { DeviceLocator, VmExit, VmShape } from '../../model/vm.js';
-import type { RunningVm, TemplateImage } from '../../vm/ports.js';
+import type { MachineReport, RunningVm, TemplateImage } from '../../vm/ports.js';
 import { isObject } from '../../wire/qmp/message.js';
 import { agentPortId } from './command-line.js';
 import type { Hotplug } from './hotplug.js';
@@ -102,6 +102,16 @@ export class QemuVm implements RunningVm {
     this.#parts.process.release();
     this.#close();
     return Promise.resolve();
+  }
+
+  async describe(ctx: Context): Promise<MachineReport> {
+    return this.#whileLive(async () => {
+      const size = await this.hotplug.size(ctx);
+      const devices = this.hotplug.describe().map(({ kind, index, keys, owners, state }) => {
+        return { kind, place: String(index), keys: [...keys], owners: [...owners], state };
+      });
+      return { size, devices };
+    });
   }
 
   async #whileLive<T>(body: () => Promise<T>): Promise<T> {
