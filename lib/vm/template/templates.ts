@@ -11,6 +11,8 @@ import type { Accelerator, VmShape } from '../../model/vm.js';
 import type { Machines } from '../machines.js';
 import type { Rehearsal, TemplateImage, VmDriver } from '../ports.js';
 import type { TemplateSettings } from '../settings.js';
+import { BuildProgress } from './build-progress.js';
+import type { BuildListener, BuildPhase } from './build-progress.js';
 import type { Template, TemplateFiles } from './template-files.js';
 
 /** What a VM is wanted for; equal wants may share a template. */
@@ -37,6 +39,14 @@ export interface TemplateReport {
   readonly uses: number;
 }
 
+/** A build that runs; for people. */
+export interface BuildReport {
+  readonly want: TemplateWant;
+  /** Of the template that it will take the place of. */
+  readonly templateId: string | undefined;
+  readonly phase: BuildPhase;
+}
+
 /** After a build that failed, pods boot cold for so long before another is tried. */
 const retryAfterMs = 30_000;
 const verifyTimeoutMs = 60_000;
@@ -46,6 +56,8 @@ interface Slot {
   template: Template | undefined;
   /** One build per key, whatever the load. */
   building: Promise<Template> | undefined;
+  /** Of the build that runs. */
+  progress: { readonly want: TemplateWant; readonly steps: BuildProgress } | undefined;
   uses: number;
   /** Unix time in milliseconds before which no build is begun. */
   notBefore: number;
@@ -105,22 +117,23 @@ export class Templates {
     await this.#remove(template);
   }
 
-  /** Builds what is missing, now. @throws what kept it from being built */
-  async build(ctx: Context, want: TemplateWant): Promise<Template> {
+  /**
+   * Builds what is missing, now.
+   * @param listener hears the phases of the build; nothing when there is a template already
+   * @throws what kept it from being built
+   */
+  async build(ctx: Context, want: TemplateWant, listener?: BuildListener): Promise<Template> {
     await abortable(ctx, this.#load());
     const key = await this.#keyOf(ctx, want);
     const slot = this.#slotOf(key);
-    slot.notBefore = 0;
-    return slot.template ?? (await abortable(ctx, this.#build(key, slot, want)));
+    return slot.template ?? (await this.#buildNow(ctx, key, slot, want, listener));
   }
 
   /** Builds it anew; the old one is used until then. */
-  async rotate(ctx: Context, want: TemplateWant): Promise<Template> {
+  async rotate(ctx: Context, want: TemplateWant, listener?: BuildListener): Promise<Template> {
     await abortable(ctx, this.#load());
     const key = await this.#keyOf(ctx, want);
-    const slot = this.#slotOf(key);
-    slot.notBefore = 0;
-    return abortable(ctx, this.#build(key, slot, want));
+    return this.#buildNow(ctx, key, this.#slotOf(key), want, listener);
   }
 
   /** False when there is none of this id. */
@@ -143,6 +156,14 @@ export class Templates {
     );
   }
 
+  builds(): BuildReport[] {
+    return [...this.#slots.values()].flatMap(({ progress, template }) =>
+      progress === undefined
+        ? []
+        : [{ want: progress.want, templateId: template?.id, phase: progress.steps.phase }],
+    );
+  }
+
   /** True while the template is the one that new VMs of its kind are made of. */
   isCurrent(id: string): boolean {
     return [...this.#slots.values()].some(({ template }) => template?.id === id);
@@ -156,14 +177,39 @@ export class Templates {
   #slotOf(key: string): Slot {
     const known = this.#slots.get(key);
     if (known !== undefined) return known;
-    const slot: Slot = { template: undefined, building: undefined, uses: 0, notBefore: 0 };
+    const slot: Slot = {
+      template: undefined,
+      building: undefined,
+      progress: undefined,
+      uses: 0,
+      notBefore: 0,
+    };
     this.#slots.set(key, slot);
     return slot;
   }
 
   async #keyOf(ctx: Context, { domain, shape, accelerator }: TemplateWant): Promise<string> {
-    const machine = await this.#options.driver.machineKey(ctx, shape, accelerator);
+    const machine = await this.#options.driver.machineKey(
+      ctx,
+      shape,
+      accelerator,
+      this.#options.machines.isMergeable(domain),
+    );
     return createHash('sha256').update(JSON.stringify({ domain, machine })).digest('hex');
+  }
+
+  /** Somebody asks for it: an earlier failure does not count. */
+  async #buildNow(
+    ctx: Context,
+    key: string,
+    slot: Slot,
+    want: TemplateWant,
+    listener: BuildListener = () => undefined,
+  ): Promise<Template> {
+    slot.notBefore = 0;
+    const building = this.#build(key, slot, want);
+    const follow = slot.progress?.steps.follow(listener, () => abortable(ctx, building));
+    return follow ?? abortable(ctx, building);
   }
 
   #build(key: string, slot: Slot, want: TemplateWant): Promise<Template> {
@@ -171,9 +217,11 @@ export class Templates {
     const { settings } = this.#options;
     if (Date.now() < slot.notBefore)
       return Promise.reject(new HerkosError('Unavailable', 'the last try to build a template failed'));
+    const steps = new BuildProgress();
+    slot.progress = { want, steps };
     // No caller's end may end it: others wait for it, and the next pod will want it.
     slot.building = underDeadline(background(), settings.buildTimeoutMs, 'building a template', (ctx) =>
-      this.#make(ctx, key, want),
+      this.#make(ctx, key, want, steps),
     )
       .then(async (template) => {
         const before = slot.template;
@@ -188,6 +236,7 @@ export class Templates {
       })
       .finally(() => {
         slot.building = undefined;
+        slot.progress = undefined;
       });
     slot.building.catch((error: unknown) => {
       this.#options.logger.error('a template could not be built; pods boot cold', {
@@ -198,7 +247,7 @@ export class Templates {
     return slot.building;
   }
 
-  async #make(ctx: Context, key: string, want: TemplateWant): Promise<Template> {
+  async #make(ctx: Context, key: string, want: TemplateWant, steps: BuildProgress): Promise<Template> {
     const { files, machines, logger } = this.#options;
     const startedMs = performance.now();
     logger.info('building a template', { domain: want.domain, ...want.shape });
@@ -207,7 +256,8 @@ export class Templates {
     const gid = machines.takeGid();
     try {
       const image = await files.begin(id, gid, want.shape.memoryMib * MIB);
-      await this.#fill(ctx, want, id, image);
+      await this.#fill(ctx, want, id, image, steps);
+      steps.enter('verifying');
       const template = await files.finish(ctx, { id, key, gid, builtAt: Date.now(), ...want });
       logger.info('a template is ready', {
         template: id,
@@ -223,7 +273,13 @@ export class Templates {
   }
 
   /** Boots a VM into the image's memory and takes it down again. */
-  async #fill(ctx: Context, want: TemplateWant, id: string, image: TemplateImage): Promise<void> {
+  async #fill(
+    ctx: Context,
+    want: TemplateWant,
+    id: string,
+    image: TemplateImage,
+    steps: BuildProgress,
+  ): Promise<void> {
     const { machines, rehearsal, poolCgroupParent } = this.#options;
     const request = {
       id: newId(),
@@ -233,12 +289,14 @@ export class Templates {
       cgroupParent: poolCgroupParent,
       ...want,
     } as const;
+    steps.enter('booting');
     const vm = await machines.make(ctx, request, { kind: 'template', image });
     try {
       const died = vm.exited.then(({ lastWords }) => {
         throw new HerkosError('Unavailable', `the template’s VM ended: ${lastWords}`);
       });
       await abortable(ctx, Promise.race([rehearsal.rehearse(ctx, vm.agentSocketPath), died]));
+      steps.enter('saving');
       await vm.saveTemplate(ctx, image);
     } finally {
       await underDeadline(background(), removeTimeoutMs, 'removing a template’s VM', (step) =>
