@@ -87,11 +87,13 @@ export async function restoreLimits(room: PodRoom, entry: ContainerEntry, live: 
   const { id, config, changingTo } = entry.record;
   if (changingTo === undefined) return;
   if (!hasExited(entry.record)) {
-    const limits = encode(limitsBack(config.resources, changingTo));
+    const limits = limitsBack(config.resources, changingTo);
     try {
-      await room.step(live.scope, 'restoring the container’s limits', 'undoMs', async (ctx) =>
-        (await live.guest(ctx)).updateContainer(ctx, id, limits),
-      );
+      // A guest takes no change that changes nothing.
+      if (Object.keys(limits).length > 0)
+        await room.step(live.scope, 'restoring the container’s limits', 'undoMs', async (ctx) =>
+          (await live.guest(ctx)).updateContainer(ctx, id, encode(limits)),
+        );
     } catch (error) {
       if (!live.scope.signal.aborted)
         room.log.warn('a container may have other limits than it is said to have', {

@@ -103,6 +103,7 @@ export class FakeContainer {
   /** As an OCI runtime: what is not named stays. */
   update(change: OciLimits): void {
     if (this.phase === 'exited') throw new HerkosError('FailedPrecondition', 'the container has ended');
+    if (Object.keys(change).length === 0) throw new HerkosError('InvalidArgument', 'no limit is named');
     const { memory, cpu } = this.limits;
     this.limits = {
       memory: { ...memory, ...change.memory },

@@ -315,6 +315,14 @@ describe('limits of a container', () => {
     });
   });
 
+  it('that the guest alone knows leave nothing to restore', async () => {
+    const { id } = await started({});
+    h.daemon.fail('guest.updateContainer', 'before');
+    await expectClass(h.pods.updateContainer(ctx, id, { unified: { 'pids.max': '7' } }), 'Internal');
+    expect(h.world.containers.get(id)).not.to.have.property('changingTo');
+    expect(resourcesOf(id)).to.deep.equal({});
+  });
+
   it('that could not be restored are restored by the next daemon', async () => {
     const { id, sandbox, vm } = await started(limits(512));
     h.daemon.fail('container.put', 'before', 1);

@@ -1,0 +1,121 @@
+import { expect } from 'chai';
+import Long from 'long';
+
+import type { runtime } from '#gen/cri/v1/api.js';
+
+import { eventually } from '../../tools/eventually.js';
+import { NodeFixture } from '../../tools/node-fixture.js';
+import { sandboxConfig } from '../../tools/pod-config.js';
+
+type Resources = runtime.v1.LinuxContainerResources.$Properties;
+
+const mebibyte = 1024 * 1024;
+/** What the guest keeps of its memory for its kernel, beside what it says it has. */
+const kernelShareMib = 64;
+const namespaceOptions = { network: 0, pid: 1, ipc: 0 };
+
+/** @param cpus may be a part */
+function limits(mib: number, cpus: number): Resources {
+  return {
+    memoryLimitInBytes: Long.fromNumber(mib * mebibyte),
+    cpuQuota: Long.fromNumber(cpus * 100_000),
+    cpuPeriod: Long.fromNumber(100_000),
+  };
+}
+
+describe('the size of a pod’s VM, as its containers see it', () => {
+  let node: NodeFixture;
+
+  before(async () => {
+    node = await NodeFixture.start({ config: { vm: 'vcpus = 1\nmemory = "256MiB"' } });
+  });
+
+  after(async () => {
+    try {
+      await node.daemon.removeAllPods();
+      expect(await node.daemon.leftovers()).to.deep.equal([]);
+    } finally {
+      await node.stop();
+    }
+  });
+
+  const start = (pod: string, name: string, resources: Resources = {}): Promise<string> =>
+    node.startContainer(pod, name, ['sleep', '3600'], {
+      linux: { resources, securityContext: { namespaceOptions } },
+    });
+  const memoryMib = async (container: string): Promise<number> => {
+    const line = await node.exec(container, 'grep', 'MemTotal', '/proc/meminfo');
+    return Number(/\d+/.exec(line)?.[0]) / 1024;
+  };
+  const cpus = async (container: string): Promise<number> => {
+    const text = await node.exec(container, 'grep', '-c', '^processor', '/proc/cpuinfo');
+    return Number(text);
+  };
+  const cgroup = async (container: string): Promise<string[]> => {
+    const text = await node.exec(container, 'cat', '/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/cpu.max');
+    return text.trim().split('\n');
+  };
+  const told = async (container: string): Promise<string[]> => {
+    const { resources } = await node.containerStatus(container);
+    return [resources?.linux?.memoryLimitInBytes, resources?.linux?.cpuQuota].map(String);
+  };
+
+  it('follows the limits of its containers, up and down', async () => {
+    const pod = await node.runSandbox('sizes');
+    const observer = await start(pod, 'observer');
+    expect(await memoryMib(observer)).to.be.within(256 - kernelShareMib, 256);
+    expect(await cpus(observer)).to.equal(1);
+
+    const container = await start(pod, 'grows', limits(512, 2));
+    expect(await memoryMib(container)).to.be.within(512 + 256 - kernelShareMib, 512 + 256);
+    expect(await cpus(container)).to.equal(2);
+    expect(await cgroup(container)).to.deep.equal([String(512 * mebibyte), '200000 100000']);
+
+    await node.daemon.client.runtime('updateContainerResources', {
+      containerId: container,
+      linux: limits(768, 1.5),
+    });
+    expect(await memoryMib(container)).to.be.within(768 + 256 - kernelShareMib, 768 + 256);
+    expect(await cgroup(container)).to.deep.equal([String(768 * mebibyte), '150000 100000']);
+    expect(await told(container)).to.deep.equal([String(768 * mebibyte), '150000']);
+
+    const down = { memoryLimitInBytes: Long.fromNumber(128 * mebibyte), cpuQuota: Long.fromNumber(50_000) };
+    await node.daemon.client.runtime('updateContainerResources', { containerId: container, linux: down });
+    expect(await cgroup(container)).to.deep.equal([String(128 * mebibyte), '50000 100000']);
+    expect(await told(container)).to.deep.equal([String(128 * mebibyte), '50000']);
+    await eventually(async () => (await memoryMib(observer)) <= 128 + 256);
+    await eventually(async () => (await cpus(observer)) === 1);
+
+    await node.daemon.client.runtime('removeContainer', { containerId: container });
+    await eventually(async () => (await memoryMib(observer)) <= 256);
+  });
+
+  it('is that of the pod’s limits from the start, and follows them', async () => {
+    const config = sandboxConfig({
+      name: 'summed',
+      more: { linux: { resources: limits(512, 2), securityContext: { namespaceOptions } } },
+    });
+    const { podSandboxId } = await node.daemon.client.runtime('runPodSandbox', { config });
+    const { info } = await node.daemon.client.runtime('podSandboxStatus', { podSandboxId, verbose: true });
+    expect(JSON.stringify(info)).to.match(/size/);
+    const container = await start(podSandboxId, 'within', limits(512, 2));
+    expect(await memoryMib(container)).to.be.within(512 + 96 - kernelShareMib, 512 + 96);
+    expect(await cpus(container)).to.equal(2);
+    await node.daemon.client.runtime('updatePodSandboxResources', {
+      podSandboxId,
+      resources: limits(640, 2),
+    });
+    expect(await memoryMib(container)).to.be.within(640 + 96 - kernelShareMib, 640 + 96);
+  });
+
+  it('has a limit, which an error names', async () => {
+    const pod = await node.runSandbox('limited');
+    let message = '';
+    try {
+      await start(pod, 'greedy', limits(1024 * 1024, 1));
+    } catch (error) {
+      message = String(error);
+    }
+    expect(message).to.match(/the container greedy asks for 1048576 MiB of memory.*this node gives one VM/);
+  });
+});
