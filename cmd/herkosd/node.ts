@@ -27,6 +27,9 @@ import type { VmRecord } from '../../lib/model/vm.js';
 import { systemLogFiles } from '../../lib/pod/output/files.js';
 import { PodService } from '../../lib/pod/pods.js';
 import type { RecordStore } from '../../lib/pod/ports.js';
+import { systemKsmFs } from '../../lib/vm/ksm/ksm-fs.js';
+import { KsmHost } from '../../lib/vm/ksm/ksm-host.js';
+import { KsmScanner } from '../../lib/vm/ksm/scanner.js';
 import { availableMemoryBytes } from '../../lib/vm/node-memory.js';
 import { TemplateFiles } from '../../lib/vm/template/template-files.js';
 import { VmManager } from '../../lib/vm/manager.js';
@@ -67,7 +70,7 @@ export async function startNode(
   await makeDirectories(config);
   const store = storeFactory(config, log, decorate);
   const { images, converter, registry } = imageParts(config, log, store);
-  const { vms, driver } = await vmParts(config, log, store);
+  const { vms, driver, ksm } = await vmParts(config, log, store);
   const pods = podRoom(config, log, store, images, vms);
   const info = new HerkosNodeInfo(config);
 
@@ -76,6 +79,7 @@ export async function startNode(
   // Images first: containers hold theirs again while the pods are loaded; what nobody holds is collected then.
   await images.load();
   await pods.load();
+  await ksm.start();
   const parts = { pods, images, node: info, log: log.with({ room: 'cri' }) };
   const server = await SocketServer.listen(
     background(),
@@ -98,6 +102,7 @@ export async function startNode(
       await images.close();
       await pods.close();
       await vms.release();
+      await ksm.close();
       await converter.close();
       await registry.destroy();
     },
@@ -137,7 +142,13 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory) {
   const driver = new QemuDriver({ settings: qemuSettings(config, guest), exec: systemExec, logger });
   const { instance } = config.node;
   const settings = vmSettings(config);
-  const vms = new VmManager({
+  const ksm = new KsmScanner({
+    host: new KsmHost(systemKsmFs, join(config.node.state_dir, 'ksm.json')),
+    domains: config.vm.ksm_domains,
+    records: () => vms.records,
+    logger,
+  });
+  const vms: VmManager = new VmManager({
     settings,
     driver,
     netns: new CniNetnsFactory(systemExec, instance),
@@ -146,9 +157,10 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory) {
     files: new TemplateFiles({ ...settings.templates, exec: systemExec }),
     rehearsal: new AgentRehearsal(),
     availableBytes: availableMemoryBytes,
+    onChange: () => void ksm.update(),
     logger,
   });
-  return { vms, driver };
+  return { vms, driver, ksm };
 }
 
 function podRoom(

@@ -69,6 +69,7 @@ export function vmSettings({ node, vm }: Config): VmSettings {
       memoryMibMax: Math.max(0, Math.floor(totalmem() / MIB) - reservedMib),
     },
     poolCgroupParent: '',
+    mergeableDomains: vm.ksm_domains,
     templates: {
       enabled: vm.templates,
       directory: join(node.run_dir, 'templates'),

@@ -25,6 +25,15 @@ export const vmSection = z.strictObject({
   pool: z.number().int().min(0).max(256).default(0),
   /** With less memory than this available on the node, no machine is kept ready. */
   pool_memory_reserve: bytes.default(1024 * 1024 * 1024),
+  /** Domains whose VMs may have equal pages merged by the kernel, which tells domains not apart: so one at most. */
+  ksm_domains: z
+    .array(z.string().min(1))
+    .max(
+      1,
+      'only one domain may opt in: the kernel merges equal pages of all mergeable processes of the node, so ' +
+        'VMs of two domains would share memory with each other',
+    )
+    .default([]),
   /** How image layers become devices in the guest. */
   layer_device: z.enum(['virtio-pmem', 'nvdimm']).default('virtio-pmem'),
   /** One unprivileged user per VM, out of this range; the group after the range may read image layers. */

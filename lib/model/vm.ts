@@ -34,6 +34,8 @@ export interface VmRecord {
   readonly sandboxId: string;
   /** It shares memory only with VMs of the same domain (S4). */
   readonly domain: string;
+  /** The kernel may merge its pages with equal ones of other such processes; absent: it may not. */
+  readonly mergeable?: boolean;
   readonly driver: string;
   /** What it booted with. */
   readonly shape: VmShape;

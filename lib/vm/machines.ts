@@ -18,6 +18,8 @@ export interface MachineParts {
   readonly cgroups: CgroupFactory;
   readonly store: VmStore;
   readonly logger: Logger;
+  /** VMs came or went. */
+  readonly onChange?: () => void;
 }
 
 export interface MachineRequest {
@@ -95,12 +97,22 @@ export class Machines {
     return this.#vms.get(id);
   }
 
+  /**
+   * Whether the kernel may merge pages of a new VM of this domain. Not while VMs live that another domain
+   * left when its opting in was withdrawn: the kernel would merge theirs with these (S4).
+   */
+  isMergeable(domain: string): boolean {
+    const others = this.records.some((record) => record.mergeable === true && record.domain !== domain);
+    return !others && this.#parts.settings.mergeableDomains?.includes(domain) === true;
+  }
+
   /** Makes a VM that runs; a failure leaves nothing behind. */
   async make(ctx: Context, request: MachineRequest, memory: VmMemory): Promise<ManagedVm> {
     const { settings, driver } = this.#parts;
     const record: VmRecord = {
       schemaVersion: 1,
       ...request,
+      mergeable: this.isMergeable(request.domain),
       driver: driver.name,
       uid: this.#uids.take(),
       netns: netnsName(settings.instance, request.id),
@@ -126,7 +138,8 @@ export class Machines {
     await driver.destroyGone(ctx, before);
     this.#vms.delete(id);
     const { template: _, ...rest } = before;
-    const record: VmRecord = { ...rest, source: 'cold', pid: 0, processStartTicks: '0' };
+    const mergeable = this.isMergeable(before.domain);
+    const record: VmRecord = { ...rest, mergeable, source: 'cold', pid: 0, processStartTicks: '0' };
     await this.put(record);
     const limits = hypervisorLimits(record.shape);
     const cgroup = await cgroups.create(ctx, record.cgroupParent, record.id, limits);
@@ -181,7 +194,8 @@ export class Machines {
     this.#records.delete(latest.id);
     this.#inherited.delete(latest.id);
     this.#uids.give(latest.uid);
-    for (const gid of this.#retiredGids) {
+    this.#parts.onChange?.();
+    for (const gid of [...this.#retiredGids]) {
       this.#retiredGids.delete(gid);
       this.giveGid(gid);
     }
@@ -246,6 +260,7 @@ export class Machines {
       await this.#parts.cgroups.setLimits(ctx, cgroupParent, record.id, hypervisorLimits(size));
     });
     this.#vms.set(record.id, vm);
+    this.#parts.onChange?.();
     return vm;
   }
 

@@ -25,7 +25,7 @@ export interface VmDriver {
    * Names everything of the machine that a template and its clones must have alike: guest image, machine
    * and its devices, hypervisor program, processor. Equal keys, and only they, may share a template.
    */
-  machineKey(ctx: Context, shape: VmShape, accelerator: Accelerator): Promise<string>;
+  machineKey(ctx: Context, shape: VmShape, accelerator: Accelerator, mergeable: boolean): Promise<string>;
   /** Takes a running process over after a restart; undefined when it is gone. */
   adopt(ctx: Context, record: VmRecord): Promise<RunningVm | undefined>;
   /** Kills the process if it lives and removes its run directory. */

@@ -8,6 +8,8 @@ export interface VmSettings {
   readonly sizing: SizingSettings;
   /** Cgroup of VMs that belong to no pod yet; empty: the default one. */
   readonly poolCgroupParent: string;
+  /** VMs of these may have equal pages merged by the kernel; one domain at most (S4). */
+  readonly mergeableDomains?: readonly string[];
   readonly templates: TemplateSettings;
   readonly pool: PoolSettings;
 }

@@ -106,9 +106,9 @@ export class FakeVmDriver implements VmDriver {
     return Promise.resolve({ accelerator: 'tcg', why: 'a fake has no accelerator' });
   }
 
-  machineKey(ctx: Context, shape: VmShape, accelerator: Accelerator): Promise<string> {
+  machineKey(ctx: Context, shape: VmShape, accelerator: Accelerator, mergeable: boolean): Promise<string> {
     throwIfDone(ctx);
-    return Promise.resolve(`${this.machine} ${JSON.stringify(shape)} ${accelerator}`);
+    return Promise.resolve(`${this.machine} ${JSON.stringify({ shape, accelerator, mergeable })}`);
   }
 
   async start(ctx: Context, { record, cgroup, memory }: VmSpec): Promise<RunningVm> {

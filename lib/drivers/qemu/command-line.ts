@@ -35,6 +35,8 @@ export interface MachineSpec {
   readonly guestRootBytes: number;
   readonly paths: VmPaths;
   readonly memory: VmMemory;
+  /** The kernel may merge its pages with equal ones of other such processes; absent: it may not. */
+  readonly mergeable?: boolean;
 }
 
 export type MachineSettings = Pick<
@@ -88,7 +90,7 @@ function bareMachine(settings: MachineSettings, spec: MachineSpec): string[] {
     'i8042=off',
     'memory-backend=ram',
     // Equal pages of different tenants must not be merged (S4), and a crash must not write guest memory out.
-    'mem-merge=off',
+    `mem-merge=${spec.mergeable === true ? 'on' : 'off'}`,
     'dump-guest-core=off',
     ...(settings.layerDevice === 'nvdimm' ? ['nvdimm=on'] : []),
   ];

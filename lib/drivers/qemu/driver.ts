@@ -78,8 +78,13 @@ export class QemuDriver implements VmDriver {
     return this.#probe.verdict(ctx);
   }
 
-  async machineKey(ctx: Context, shape: VmShape, accelerator: Accelerator): Promise<string> {
-    return machineKey(ctx, this.#exec, this.#settings, shape, accelerator);
+  async machineKey(
+    ctx: Context,
+    shape: VmShape,
+    accelerator: Accelerator,
+    mergeable: boolean,
+  ): Promise<string> {
+    return machineKey(ctx, this.#exec, this.#settings, { shape, accelerator, mergeable });
   }
 
   async start(ctx: Context, { record, cgroup, memory }: VmSpec): Promise<RunningVm> {
@@ -98,6 +103,7 @@ export class QemuDriver implements VmDriver {
         guestRootBytes,
         paths,
         memory,
+        mergeable: record.mergeable === true,
       });
       const { process, session } = await launch(ctx, {
         paths,

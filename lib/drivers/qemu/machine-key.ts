@@ -29,14 +29,12 @@ export async function machineKey(
   ctx: Context,
   exec: Exec,
   settings: QemuSettings,
-  shape: VmShape,
-  accelerator: Accelerator,
+  machine: { readonly shape: VmShape; readonly accelerator: Accelerator; readonly mergeable: boolean },
 ): Promise<string> {
   const { guest } = settings;
   const args = commandLine(settings, {
     processName: 'template',
-    shape,
-    accelerator,
+    ...machine,
     guest,
     guestRootBytes: await rootBytes(guest),
     paths: anyPaths,
