@@ -9,6 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { pushExampleImage } from '../test/tools/example-image.js';
 import { RegistryProcess } from '../test/tools/registry-process.js';
+import { NodeTraces } from './node-traces.js';
 
 const socketPath = '/run/herkos/herkos.sock';
 const compiled = resolve(import.meta.dirname, '..');
@@ -79,9 +80,22 @@ async function runPod(image: string): Promise<void> {
   }
 }
 
+/** False when it did not work, or pods are left that need what would be removed. */
+async function removeTraces(traces: NodeTraces): Promise<boolean> {
+  step('removing what was made on this machine');
+  try {
+    for (const name of await traces.remove()) console.log(`    ${name}`);
+    return true;
+  } catch (error) {
+    console.error(`error: ${error instanceof Error ? error.message : String(error)}`);
+    return false;
+  }
+}
+
 const directory = await mkdtemp('/tmp/herkos-quickstart-');
 let registry: RegistryProcess | undefined;
 let daemon: ChildProcess | undefined;
+let traces: NodeTraces | undefined;
 let failed = false;
 try {
   if (await answers())
@@ -91,6 +105,7 @@ try {
   const image = await pushExampleImage(registry);
   console.log(`    ${image}`);
   step(`herkosd on ${socketPath}`);
+  traces = await NodeTraces.look();
   daemon = await startDaemon(join(directory, 'herkosd.log'));
   await runPod(image);
   if (serve) {
@@ -115,6 +130,7 @@ End it with: kill ${String(daemon.pid)}`);
       daemon.kill('SIGTERM');
       await once(daemon, 'exit');
     }
+    if (traces !== undefined && !(await removeTraces(traces))) failed = true;
     await rm(directory, { recursive: true, force: true });
   }
 }
