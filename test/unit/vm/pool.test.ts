@@ -1,0 +1,130 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { expect } from 'chai';
+
+import { background } from '../../../lib/base/context.js';
+import { newId } from '../../../lib/base/ids.js';
+import type { VmRequest } from '../../../lib/pod/ports.js';
+import type { VmManager } from '../../../lib/vm/manager.js';
+import { FakeVmNode } from '../../fakes/vm-node.js';
+import { eventually } from '../../tools/eventually.js';
+
+const ctx = background();
+const poolSize = 2;
+
+describe('the pool', () => {
+  let directory: string;
+  let node: FakeVmNode;
+  let vms: VmManager;
+
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'hk-pool-'));
+    node = new FakeVmNode(directory, { pool: poolSize });
+    vms = node.manager();
+  });
+
+  afterEach(async () => {
+    await vms.release();
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  const request = (domain = 'default'): VmRequest => ({
+    sandboxId: newId(),
+    shape: { vcpus: 1, memoryMib: 128 },
+    domain,
+    cgroupParent: '/kubepods/pod1',
+  });
+  const filled = async (length = poolSize): Promise<void> => {
+    await eventually(() => Promise.resolve(vms.pool.length === length));
+  };
+
+  it('keeps stopped clones, gives them to pods in their own cgroup, and is filled again', async () => {
+    await vms.warmUp(ctx);
+    await filled();
+    expect([...node.host.processes.values()].map(({ paused }) => paused)).to.deep.equal([true, true]);
+    const wanted = request();
+    const vm = await vms.acquire(ctx, wanted);
+    expect(vm.record).to.include({ source: 'pool', sandboxId: wanted.sandboxId });
+    expect(vm.record.id).not.to.equal(wanted.sandboxId);
+    expect(node.host.living(vm.record.id)?.paused).to.equal(false);
+    expect(node.cgroups).to.include(`/kubepods/pod1/${vm.record.id}`);
+    expect(node.cgroups).not.to.include(`/${vm.record.id}`);
+    await filled();
+    await vms.destroyGone(ctx, wanted.sandboxId);
+    await vms.release();
+    expect(node.left()).to.deep.equal([]);
+  });
+
+  it('is not filled while pods wait for their VMs', async () => {
+    let finish: () => void = () => undefined;
+    const busy = vms.pool.foreground(
+      () =>
+        new Promise<void>((resolve) => {
+          finish = resolve;
+        }),
+    );
+    await vms.warmUp(ctx);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(vms.pool.length).to.equal(0);
+    finish();
+    await busy;
+    await filled();
+  });
+
+  it('has VMs of the asked domain only', async () => {
+    await vms.warmUp(ctx);
+    await filled();
+    const other = await vms.acquire(ctx, request('other'));
+    expect(other.record).to.include({ source: 'clone', domain: 'other' });
+    await vms.destroyGone(ctx, other.record.sandboxId);
+  });
+
+  it('is emptied when the node has no memory left', async () => {
+    vms = node.manager({ ...node.settings, pool: { ...node.settings.pool, memoryReserveBytes: 1000 } });
+    await vms.warmUp(ctx);
+    await filled();
+    node.availableBytes = 999;
+    const vm = await vms.acquire(ctx, request());
+    await filled(0);
+    await vms.destroyGone(ctx, vm.record.sandboxId);
+    await eventually(() => Promise.resolve(node.left().length === 0));
+  });
+
+  it('forgets a VM that ended while it waited', async () => {
+    await vms.warmUp(ctx);
+    await filled();
+    const [first] = [...node.host.processes.values()];
+    first?.end('SIGKILL');
+    await filled(poolSize - 1);
+    const vm = await vms.acquire(ctx, request());
+    expect(vm.record.source).to.equal('pool');
+    expect(vm.record.pid).not.to.equal(first?.pid);
+    await vms.destroyGone(ctx, vm.record.sandboxId);
+  });
+
+  it('of a daemon that died is swept, except what a pod has got', async () => {
+    await vms.warmUp(ctx);
+    await filled();
+    const wanted = request();
+    await vms.acquire(ctx, wanted);
+    await filled();
+    const next = node.manager();
+    await next.sweep(ctx, new Set([wanted.sandboxId]));
+    expect(node.sources()).to.deep.equal(['pool']);
+    expect((await next.adopt(ctx, wanted.sandboxId))?.record.sandboxId).to.equal(wanted.sandboxId);
+    await next.destroyGone(ctx, wanted.sandboxId);
+    expect(node.left()).to.deep.equal([]);
+  });
+
+  it('does not give a VM of a template that is not used any more', async () => {
+    await vms.warmUp(ctx);
+    await filled();
+    const [old] = await vms.templates.list();
+    await vms.templates.rotate(ctx, await vms.want(ctx, 'default'));
+    const vm = await vms.acquire(ctx, request());
+    expect(vm.record.template?.id).not.to.equal(old?.template.id);
+    await vms.destroyGone(ctx, vm.record.sandboxId);
+  });
+});
