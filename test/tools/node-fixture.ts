@@ -27,13 +27,15 @@ export class NodeFixture {
 
   static async start(options: HerkosdOptions = {}): Promise<NodeFixture> {
     const registry = await RegistryProcess.start();
+    let daemon: HerkosdProcess | undefined;
     try {
       const image = await pushExampleImage(registry);
-      const daemon = await HerkosdProcess.start(options);
+      daemon = await HerkosdProcess.start(options);
       const fixture = new NodeFixture(registry, daemon, image);
       await daemon.client.image('pullImage', { image: { image } });
       return fixture;
     } catch (error) {
+      await daemon?.cleanUp();
       await registry.stop();
       throw error;
     }
