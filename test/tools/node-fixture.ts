@@ -53,8 +53,8 @@ export class NodeFixture {
     return join(this.daemon.directory, 'logs', pod);
   }
 
-  async runSandbox(name: string): Promise<string> {
-    const config = sandboxConfig({ name, logDirectory: this.logDirectory(name) });
+  async runSandbox(name: string, logDirectory = this.logDirectory(name)): Promise<string> {
+    const config = sandboxConfig({ name, logDirectory });
     return (await this.daemon.client.runtime('runPodSandbox', { config })).podSandboxId;
   }
 
