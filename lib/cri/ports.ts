@@ -7,6 +7,7 @@ import type { ContainerConfig, ContainerRecord } from '../model/container.js';
 import type { ImageRecord } from '../model/image.js';
 import type { LinuxResources } from '../model/resources.js';
 import type { SandboxConfig, SandboxRecord } from '../model/sandbox.js';
+import type { Accelerator, VmRecord, VmShape } from '../model/vm.js';
 import type { ImageName, RegistryCredentials } from '../image/ports.js';
 import type { NetworkStatus } from '../pod/ports.js';
 
@@ -89,6 +90,56 @@ export interface PullProgress {
   /** Compressed bytes. */
   readonly bytesTotal: number;
   readonly bytesDone: number;
+}
+
+/** The virtual machines of the node and what they are cloned from, for operators. */
+export interface Machines {
+  /** Those that there are, and those whose first build runs. */
+  templates(): Promise<readonly TemplateFacts[]>;
+  /** Builds the template of a domain if there is none, or follows the build that runs. */
+  buildTemplate(
+    ctx: Context,
+    domain: string,
+    listener: BuildPhaseListener,
+  ): Promise<{ readonly id: string; readonly existed: boolean }>;
+  /** Builds it anew; the old one is used until then. @returns the new one's id */
+  rotateTemplate(ctx: Context, domain: string, listener: BuildPhaseListener): Promise<string>;
+  /** False when there is none of this id. */
+  removeTemplate(id: string): Promise<boolean>;
+  vms(ctx: Context): Promise<readonly VmFacts[]>;
+  /** Everything that is known of one machine, JSON-ready, no secrets. @throws NotFound */
+  describeVm(ctx: Context, id: string): Promise<VmReport>;
+}
+
+export type VmReport = Readonly<Record<string, unknown>> & { readonly record: VmRecord };
+
+/** Where a build is: preparing → booting → saving → verifying → (done). */
+export type BuildPhase = 'preparing' | 'booting' | 'saving' | 'verifying';
+export type BuildPhaseListener = (phase: BuildPhase) => void;
+
+export interface TemplateFacts {
+  /** Empty while the first of its kind is being built. */
+  readonly id: string;
+  readonly domain: string;
+  readonly shape: VmShape;
+  readonly accelerator: Accelerator;
+  /** Unix time; 0 while the first of its kind is being built. */
+  readonly builtAtMs: number;
+  /** VMs that were made of it since the daemon started. */
+  readonly uses: number;
+  /** What its memory file really takes. */
+  readonly memoryBytesUsed: number;
+  /** How far a build of this kind is. */
+  readonly buildPhase?: BuildPhase;
+}
+
+export interface VmFacts {
+  readonly record: VmRecord;
+  readonly role: 'pod' | 'pool' | 'template';
+  /** What the guest has now, when its VM says so. */
+  readonly size?: VmShape;
+  /** Of the process, while there is one. */
+  readonly process?: { readonly startedAtMs: number; readonly pssBytes: number };
 }
 
 /** Is the runtime able to run pods at all, and if not why; for the RuntimeReady condition. */

@@ -1,4 +1,4 @@
-/** The VM room as operators see it (`Machines` of lib/cri/ports.ts): it asks, and changes nothing by asking. */
+/** The VM room as operators see it. */
 import { stat } from 'node:fs/promises';
 
 import type { Context } from '../base/context.js';
@@ -6,14 +6,13 @@ import { underDeadline } from '../base/context.js';
 import { HerkosError, isErrno, messageOf } from '../base/errors.js';
 import { shortId } from '../base/ids.js';
 import { Semaphore } from '../base/semaphore.js';
-import type { Accelerator, VmRecord, VmShape } from '../model/vm.js';
+import type { BuildPhaseListener, Machines, TemplateFacts, VmFacts, VmReport } from '../cri/ports.js';
+import type { VmRecord } from '../model/vm.js';
 import { processDetails, processFacts } from './process-facts.js';
-import type { ProcessFacts } from './process-facts.js';
 import type { MachineReport } from './ports.js';
-import type { BuildListener, BuildPhase } from './template/build-progress.js';
 import type { TemplateWant, Templates } from './template/templates.js';
 
-/** What is looked at; a VmManager is one. */
+/** What is looked at: a VmManager. */
 export interface Inspected {
   readonly records: readonly VmRecord[];
   readonly templates: Templates;
@@ -29,27 +28,7 @@ const describedAtOnceMax = 4;
 /** As stat(2) counts `st_blocks`. */
 const blockBytes = 512;
 
-interface TemplateFacts {
-  readonly id: string;
-  readonly domain: string;
-  readonly shape: VmShape;
-  readonly accelerator: Accelerator;
-  readonly builtAtMs: number;
-  readonly uses: number;
-  readonly memoryBytesUsed: number;
-  readonly buildPhase?: BuildPhase;
-}
-
-interface VmFacts {
-  readonly record: VmRecord;
-  readonly role: VmRole;
-  readonly size?: VmShape;
-  readonly process?: ProcessFacts;
-}
-
-type VmRole = 'pod' | 'pool' | 'template';
-
-export class VmInspector {
+export class VmInspector implements Machines {
   readonly #vms: Inspected;
 
   constructor(vms: Inspected) {
@@ -80,7 +59,7 @@ export class VmInspector {
   async buildTemplate(
     ctx: Context,
     domain: string,
-    listener: BuildListener,
+    listener: BuildPhaseListener,
   ): Promise<{ id: string; existed: boolean }> {
     const want = await this.#wanted(ctx, domain);
     let existed = true;
@@ -91,7 +70,7 @@ export class VmInspector {
     return { id, existed };
   }
 
-  async rotateTemplate(ctx: Context, domain: string, listener: BuildListener): Promise<string> {
+  async rotateTemplate(ctx: Context, domain: string, listener: BuildPhaseListener): Promise<string> {
     const want = await this.#wanted(ctx, domain);
     return (await this.#vms.templates.rotate(ctx, want, listener)).id;
   }
@@ -106,7 +85,7 @@ export class VmInspector {
     return Promise.all(this.#vms.records.map((record) => turns.run(ctx, () => this.#facts(ctx, record))));
   }
 
-  async describeVm(ctx: Context, id: string): Promise<Record<string, unknown>> {
+  async describeVm(ctx: Context, id: string): Promise<VmReport> {
     const record = this.#vms.records.find((one) => one.id === id);
     if (record === undefined) throw new HerkosError('NotFound', `there is no VM ${shortId(id)}`);
     const [machine, process] = await Promise.all([
@@ -163,7 +142,7 @@ export class VmInspector {
 }
 
 /** A record says it by what it names: a pod's VM its sandbox, one of the pool how it came to be. */
-function roleOf({ sandboxId, source }: VmRecord): VmRole {
+function roleOf({ sandboxId, source }: VmRecord): VmFacts['role'] {
   if (sandboxId !== '') return 'pod';
   return source === 'cold' ? 'template' : 'pool';
 }

@@ -1,11 +1,8 @@
-/** Where a build is: preparing → booting → saving → verifying → (done). */
-export type BuildPhase = 'preparing' | 'booting' | 'saving' | 'verifying';
-
-export type BuildListener = (phase: BuildPhase) => void;
+import type { BuildPhase, BuildPhaseListener } from '../../cri/ports.js';
 
 /** One build that runs, and those who follow it: it may have more than one, and they may come late. */
 export class BuildProgress {
-  readonly #listeners = new Set<BuildListener>();
+  readonly #listeners = new Set<BuildPhaseListener>();
   #phase: BuildPhase = 'preparing';
 
   get phase(): BuildPhase {
@@ -18,9 +15,9 @@ export class BuildProgress {
   }
 
   /** Hears the phase of now at once, then each that is entered, until `body` ends. */
-  async follow<T>(listener: BuildListener, body: () => Promise<T>): Promise<T> {
+  async follow<T>(listener: BuildPhaseListener, body: () => Promise<T>): Promise<T> {
     // A listener that follows twice is two.
-    const own: BuildListener = (phase) => {
+    const own: BuildPhaseListener = (phase) => {
       listener(phase);
     };
     this.#listeners.add(own);

@@ -7,12 +7,12 @@ import { newId } from '../../base/ids.js';
 import { KeyedLock } from '../../base/keyed-lock.js';
 import type { Logger } from '../../base/logger.js';
 import { MIB } from '../../base/units.js';
+import type { BuildPhase, BuildPhaseListener } from '../../cri/ports.js';
 import type { Accelerator, VmShape } from '../../model/vm.js';
 import type { Machines } from '../machines.js';
 import type { Rehearsal, TemplateImage, VmDriver } from '../ports.js';
 import type { TemplateSettings } from '../settings.js';
 import { BuildProgress } from './build-progress.js';
-import type { BuildListener, BuildPhase } from './build-progress.js';
 import type { Template, TemplateFiles } from './template-files.js';
 
 /** What a VM is wanted for; equal wants may share a template. */
@@ -122,7 +122,7 @@ export class Templates {
    * @param listener hears the phases of the build; nothing when there is a template already
    * @throws what kept it from being built
    */
-  async build(ctx: Context, want: TemplateWant, listener?: BuildListener): Promise<Template> {
+  async build(ctx: Context, want: TemplateWant, listener?: BuildPhaseListener): Promise<Template> {
     await abortable(ctx, this.#load());
     const key = await this.#keyOf(ctx, want);
     const slot = this.#slotOf(key);
@@ -130,7 +130,7 @@ export class Templates {
   }
 
   /** Builds it anew; the old one is used until then. */
-  async rotate(ctx: Context, want: TemplateWant, listener?: BuildListener): Promise<Template> {
+  async rotate(ctx: Context, want: TemplateWant, listener?: BuildPhaseListener): Promise<Template> {
     await abortable(ctx, this.#load());
     const key = await this.#keyOf(ctx, want);
     return this.#buildNow(ctx, key, this.#slotOf(key), want, listener);
@@ -204,7 +204,7 @@ export class Templates {
     key: string,
     slot: Slot,
     want: TemplateWant,
-    listener: BuildListener = () => undefined,
+    listener: BuildPhaseListener = () => undefined,
   ): Promise<Template> {
     slot.notBefore = 0;
     const building = this.#build(key, slot, want);
