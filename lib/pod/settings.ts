@@ -19,6 +19,8 @@ export interface PodDeadlines {
   readonly vmMs: number;
   /** From then until the guest's agent answers: a cold boot under emulation takes its time. */
   readonly bootMs: number;
+  /** The same for a guest that was cloned; then another is booted in its place. */
+  readonly cloneMs: number;
   readonly networkMs: number;
   /** One hot-plug. */
   readonly plugMs: number;
@@ -54,6 +56,7 @@ export interface PodDeadlines {
 export const defaultDeadlines: PodDeadlines = {
   vmMs: 60_000,
   bootMs: 60_000,
+  cloneMs: 20_000,
   networkMs: 60_000,
   plugMs: 30_000,
   sizeMs: 30_000,

@@ -94,9 +94,10 @@ export class KsmHost {
   async restore(values: KsmValues): Promise<void> {
     // Never 2, which takes all merged pages of the host apart at once: that memory may not be there.
     await this.#write('run', values.run === '1' ? '1' : '0');
+    // An advisor lets nobody else choose the speed.
+    if (values.advisor_mode !== undefined) await this.#write('advisor_mode', 'none');
     await this.#write('pages_to_scan', values.pages_to_scan);
     await this.#write('sleep_millisecs', values.sleep_millisecs);
-    // The last one: an advisor lets nobody else choose the speed.
     if (values.advisor_mode !== undefined) await this.#write('advisor_mode', values.advisor_mode);
   }
 
@@ -129,6 +130,20 @@ export class KsmHost {
       ...(profit === undefined ? {} : { generalProfitBytes: profit }),
       ...(cpuMs === undefined ? {} : { cpuMs }),
     };
+  }
+
+  /**
+   * Processes that have offered pages to be merged, whoever they are; newer kernels tell (proc, ksm_stat).
+   * Older ones say only how many pages of a process were once looked at.
+   */
+  async mergeableProcesses(): Promise<number[]> {
+    const found: number[] = [];
+    for (const pid of await this.#fs.list('/proc')) {
+      if (!/^\d+$/.test(pid)) continue;
+      const stat = (await this.#fs.read(`/proc/${pid}/ksm_stat`)) ?? '';
+      if (/^ksm_mergeable: yes$/m.test(stat) || /^ksm_rmap_items [1-9]/m.test(stat)) found.push(Number(pid));
+    }
+    return found;
   }
 
   /** How much processes wait for processors, 0 to 100. */

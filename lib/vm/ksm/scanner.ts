@@ -50,6 +50,7 @@ const freshMsMax = 10 * 60_000;
 const notableBytes = 64 * MIB;
 const notablePart = 0.25;
 const pageBytes = 4_096;
+const namedPidsMax = 10;
 const rest: ScanRate = { pagesToScan: 0, sleepMs: 0 };
 
 /** Lets the kernel merge equal pages of the VMs of one domain, as fast as the node's other work allows. */
@@ -67,7 +68,8 @@ export class KsmScanner {
   #freshUntil = { scans: 0, ms: 0 };
   #loggedBytes = 0;
   #timer: NodeJS.Timeout | undefined;
-  #closed = false;
+  /** Before, what an earlier daemon left is not known yet; after, it is no longer ours. */
+  #active = false;
   /** One step at a time. */
   #tail: Promise<void> = Promise.resolve();
 
@@ -78,6 +80,7 @@ export class KsmScanner {
   /** Takes over, or takes back, what a daemon that died has changed. Never fails: merging is not needed. */
   async start(): Promise<void> {
     await this.#step('taking over the scanner for equal pages', () => this.#begin());
+    this.#active = true;
     await this.update();
   }
 
@@ -99,7 +102,7 @@ export class KsmScanner {
 
   /** Gives the kernel the values back that it had. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#active = false;
     clearTimeout(this.#timer);
     await this.#step('giving the scanner for equal pages back', () => this.#giveBack());
   }
@@ -119,12 +122,11 @@ export class KsmScanner {
     }
     if (this.#before !== undefined) return;
     if (values.run === '1') await this.#leaveToOthers();
-    else await this.#warnOfOthers();
   }
 
   async #tick(): Promise<void> {
     clearTimeout(this.#timer);
-    if (this.#state === 'unavailable' || this.#state === 'foreign' || this.#closed) return;
+    if (this.#state === 'unavailable' || this.#state === 'foreign' || !this.#active) return;
     const vms = this.#vms();
     if (vms.length === 0) {
       this.#known.clear();
@@ -157,6 +159,7 @@ export class KsmScanner {
       // On the disk before anything changes: a daemon that dies now leaves word for the next.
       await host.save(values);
       this.#before = values;
+      await this.#warnOfOthers();
       return true;
     }
     if (this.#run === undefined || (await host.run()) === this.#run) return true;
@@ -171,7 +174,9 @@ export class KsmScanner {
       this.#rate = rate;
     }
     const state = rate.pagesToScan === 0 ? 'resting' : isFresh ? 'fast' : 'slow';
-    if (state !== this.#state) logger.info('scanning for equal pages', { state, ...rate });
+    // Pressure comes and goes; only the beginning is news.
+    if (this.#state === 'off') logger.info('scanning for equal pages begins', { state, ...rate });
+    else if (state !== this.#state) logger.debug('scanning for equal pages', { state, ...rate });
     this.#state = state;
   }
 
@@ -205,12 +210,14 @@ export class KsmScanner {
   }
 
   async #warnOfOthers(): Promise<void> {
-    const { pagesShared } = await this.#options.host.counters();
-    if (pagesShared === 0) return;
-    this.#options.logger.warn(
-      'other processes of this host have merged pages; once the scanner runs theirs and those of VMs of ' +
-        'this domain are merged with each other',
-      { domain: this.#options.domains.join(), pagesShared },
+    const { host, records, domains, logger } = this.#options;
+    const ours = new Set(records().map(({ pid }) => pid));
+    const others = (await host.mergeableProcesses()).filter((pid) => !ours.has(pid));
+    if (others.length === 0) return;
+    logger.warn(
+      'other processes of this host let their pages be merged, and the kernel merges them with those of VMs ' +
+        'of this domain; start them without (QEMU: mem-merge=off)',
+      { domain: domains.join(), processes: others.length, pids: others.slice(0, namedPidsMax).join() },
     );
   }
 

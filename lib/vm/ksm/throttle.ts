@@ -69,7 +69,7 @@ export function parsePressure(text: string): number | undefined {
  * processors are busy, the scanner rests when all are.
  */
 export function pressureOfLoad(text: string, cpuCount: number): number {
-  const load = Number(text.split(' ')[0]);
+  const load = Number.parseFloat(text);
   // What cannot be read must not make the scanner faster.
   if (!Number.isFinite(load)) return 100;
   return clamp((load / cpuCount - 0.5) * 100, 0, 100);

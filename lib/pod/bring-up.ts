@@ -1,0 +1,215 @@
+/**
+ * From a VM whose process runs to a pod that can be used: its guest answers, has its network card and its
+ * names, and is as big as the pod needs. A clone that does not come up is replaced by a VM that boots; what
+ * the network gave stays.
+ */
+import type { Context } from '../base/context.js';
+import { abortable, withCancel } from '../base/context.js';
+import { HerkosError, classOf, messageOf } from '../base/errors.js';
+import type { NetworkAttachment } from '../model/network.js';
+import { machineIdOf } from '../model/sandbox.js';
+import { LivePod } from './live-pod.js';
+import { hostnameOf, hostsFile, nodeResolvConf, resolvConfOf } from './name-files.js';
+import type { Guest, PodVm } from './ports.js';
+import type { SandboxEntry } from './registry.js';
+import type { PodRoom } from './room.js';
+import { either, together } from './steps.js';
+import { networkRequestOf, retryTeardown } from './teardown.js';
+import type { Timings } from './timings.js';
+import { growVm, hasRoom, wantedSize } from './vm-size.js';
+
+export interface UsablePod {
+  readonly live: LivePod;
+  readonly network: NetworkAttachment;
+}
+
+/** How a guest fails that does not come up; another answer is about the pod, and another guest gives it too. */
+const deadGuestClasses = new Set(['Unavailable', 'DeadlineExceeded', 'Internal', 'DataLoss']);
+
+/** Any failure leaves no connection; the VM and the network are the caller's to undo. */
+export async function bringUp(
+  room: PodRoom,
+  ctx: Context,
+  entry: SandboxEntry,
+  vm: PodVm,
+  timings: Timings,
+): Promise<UsablePod> {
+  // It goes on while a VM is replaced, and is waited for before the caller undoes anything.
+  const networkScope = withCancel(ctx);
+  let networkError: unknown;
+  const attaching = attachNetwork(room, networkScope, entry, timings).catch((error: unknown) => {
+    networkError = error;
+    throw error;
+  });
+  try {
+    try {
+      return await useVm(room, ctx, entry, vm, attaching, timings);
+    } catch (error) {
+      const isClone = vm.record.source !== 'cold';
+      if (
+        !isClone ||
+        ctx.signal.aborted ||
+        networkError !== undefined ||
+        !deadGuestClasses.has(classOf(error))
+      )
+        throw error;
+      const booted = await timings.measure('vm', () => replace(room, ctx, entry, error));
+      return await useVm(room, ctx, entry, booted, attaching, timings);
+    }
+  } catch (error) {
+    networkScope.cancel();
+    await attaching.catch(() => undefined);
+    throw error;
+  } finally {
+    networkScope.cancel();
+  }
+}
+
+async function replace(room: PodRoom, ctx: Context, entry: SandboxEntry, why: unknown): Promise<PodVm> {
+  const { id } = entry.record;
+  room.log.warn('a cloned guest does not come up; the pod boots', { sandbox: id, why: messageOf(why) });
+  return room.step(
+    ctx,
+    'starting another virtual machine',
+    'vmMs',
+    (step) => room.parts.vms.replaceCold(step, id, messageOf(why)),
+    () => {
+      retryTeardown(room, entry.record);
+    },
+  );
+}
+
+async function useVm(
+  room: PodRoom,
+  ctx: Context,
+  entry: SandboxEntry,
+  vm: PodVm,
+  attaching: Promise<NetworkAttachment>,
+  timings: Timings,
+): Promise<UsablePod> {
+  const live = new LivePod(vm, vm.record.shape);
+  // A guest that dies while it boots must not be waited for.
+  const scope = either(ctx, live.scope);
+  try {
+    const [network] = await together(
+      scope,
+      (inner) => connectAndSetUp(room, inner, entry, live, attaching, timings),
+      (inner) => giveSize(room, inner, entry, live, timings),
+    );
+    return { live, network };
+  } catch (error) {
+    await live.endLink();
+    throw error;
+  } finally {
+    scope.cancel();
+  }
+}
+
+/** The network is attached while the guest boots; the NIC follows as soon as its address is known. */
+async function connectAndSetUp(
+  room: PodRoom,
+  ctx: Context,
+  entry: SandboxEntry,
+  live: LivePod,
+  attaching: Promise<NetworkAttachment>,
+  timings: Timings,
+): Promise<NetworkAttachment> {
+  const [network, guest] = await together(
+    ctx,
+    async (inner) => {
+      const attached = await abortable(inner, attaching);
+      await timings.measure('nic', () => plugNics(room, inner, live.vm, attached));
+      return attached;
+    },
+    (inner) => timings.measure('guest', () => connect(room, inner, entry, live)),
+  );
+  await timings.measure('setup', () => setupGuest(room, ctx, entry, guest, network));
+  return network;
+}
+
+async function connect(room: PodRoom, ctx: Context, entry: SandboxEntry, live: LivePod): Promise<Guest> {
+  const { agentSocketPath, record } = live.vm;
+  const [what, deadline] =
+    record.source === 'cold'
+      ? (['waiting for the guest to boot', 'bootMs'] as const)
+      : (['waiting for the cloned guest', 'cloneMs'] as const);
+  return room.step(
+    ctx,
+    what,
+    deadline,
+    (step) =>
+      room.parts.guests.connect(step, agentSocketPath, machineIdOf(entry.record)).then((connected) => {
+        // At once, so that whatever fails from here on finds it to close.
+        live.setGuest(connected);
+        return connected;
+      }),
+    (late) => void late.close(),
+  );
+}
+
+/** Most pods fit the machine that was booted; for them this is nothing. */
+async function giveSize(
+  room: PodRoom,
+  ctx: Context,
+  entry: SandboxEntry,
+  live: LivePod,
+  timings: Timings,
+): Promise<void> {
+  const wanted = wantedSize(room, entry, live);
+  if (hasRoom(live, wanted)) return;
+  // Only a guest that answers can take it.
+  await live.guest(ctx);
+  await timings.measure('size', () => growVm(room, ctx, entry, live));
+}
+
+async function attachNetwork(
+  room: PodRoom,
+  ctx: Context,
+  entry: SandboxEntry,
+  timings: Timings,
+): Promise<NetworkAttachment> {
+  const network = await timings.measure('network', () =>
+    room.step(
+      ctx,
+      'attaching the network',
+      'networkMs',
+      (step) => room.parts.network.attach(step, networkRequestOf(entry.record)),
+      () => {
+        retryTeardown(room, entry.record);
+      },
+    ),
+  );
+  if (network.interfaces.length === 0)
+    throw new HerkosError(
+      'Internal',
+      'the network plugins gave the pod no interface; check the CNI configuration',
+    );
+  return network;
+}
+
+async function plugNics(room: PodRoom, ctx: Context, vm: PodVm, network: NetworkAttachment): Promise<void> {
+  for (const { mac } of network.interfaces)
+    await room.step(ctx, 'plugging the network card', 'plugMs', (step) => vm.plugNic(step, mac));
+}
+
+async function setupGuest(
+  room: PodRoom,
+  ctx: Context,
+  entry: SandboxEntry,
+  guest: Guest,
+  network: NetworkAttachment,
+): Promise<void> {
+  const { config } = entry.record;
+  const hostname = hostnameOf(config);
+  const resolvConf = resolvConfOf(config.dns) ?? (await nodeResolvConf(room.settings.resolvConfPath));
+  await room.step(ctx, 'setting the guest up', 'guestMs', (step) =>
+    guest.setupPod(step, {
+      hostname,
+      hosts: hostsFile(hostname, network.ips),
+      resolvConf,
+      interfaces: network.interfaces,
+      sysctls: config.sysctls,
+      shmBytes: room.settings.shmBytes,
+    }),
+  );
+}

@@ -1,0 +1,23 @@
+import type { PhaseTiming } from '../model/sandbox.js';
+
+/** Milliseconds of each phase, in the order in which they began. */
+export class Timings {
+  readonly #startMs = performance.now();
+  readonly #ms = new Map<string, number>();
+
+  async measure<T>(phase: string, body: () => Promise<T>): Promise<T> {
+    const startMs = performance.now();
+    const before = this.#ms.get(phase) ?? 0;
+    this.#ms.set(phase, before);
+    try {
+      return await body();
+    } finally {
+      this.#ms.set(phase, before + performance.now() - startMs);
+    }
+  }
+
+  finish(): PhaseTiming[] {
+    this.#ms.set('total', performance.now() - this.#startMs);
+    return [...this.#ms].map(([phase, ms]) => ({ phase, ms: Math.round(ms * 100) / 100 }));
+  }
+}
