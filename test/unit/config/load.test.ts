@@ -8,6 +8,7 @@ describe('config', () => {
     const config = parseConfig('', 'empty');
     expect(config.node.socket).to.equal('/run/herkos/herkos.sock');
     expect(config.vm.accel).to.equal('auto');
+    expect(config.vm.ksm_domains).to.deep.equal([]);
     expect(config.pod.writable_layer).to.equal(10 * 1024 ** 3);
   });
 
@@ -21,6 +22,7 @@ describe('config', () => {
       ['[vms]\n', ['vms']],
       ['[vm]\naccel = "hax"\n', ['vm.accel']],
       ['[vm]\nmemory = "lots"\n', ['vm.memory', "'lots' is not a size"]],
+      ['[vm]\nksm_domains = ["a", "b"]\n', ['vm.ksm_domains', 'only one domain', 'VMs of two domains']],
       ['[node]\nsocket = "run/x.sock"\n', ['node.socket', 'absolute path']],
       ['[node]\nstate_dir = "/var/../etc"\n', ['node.state_dir', '..']],
       ['[node]\ninstance = "Has Spaces"\n', ['node.instance']],

@@ -42,6 +42,11 @@ describe('qemu command line', () => {
     expect(args.filter((arg) => arg.includes('netdev') || arg.includes('usb-'))).to.deep.equal([]);
   });
 
+  it('lets pages be merged only where it was told to', () => {
+    const machine = values(commandLine(settings, { ...spec, mergeable: true }), '-machine')[0];
+    expect(machine).to.include('mem-merge=on').and.not.include('mem-merge=off');
+  });
+
   it('opens the guest root for reading only and tells the guest where it is', () => {
     const args = commandLine(settings, spec);
     expect(values(args, '-object')).to.include(
