@@ -7,8 +7,8 @@ import type { CgroupLimits } from './ports.js';
 import { hypervisorOverheadMib, hypervisorThreadsMax, memoryMibFloor } from './settings.js';
 import type { SizingSettings } from './settings.js';
 
-/** Linux onlines and QEMU offers memory in blocks; odd sizes only waste the rest. */
-const memoryStepMib = 2;
+/** A guest takes and gives back memory in blocks of this size; odd sizes only waste the rest. */
+const memoryStepMib = 4;
 /** Sums of parts of processors carry rounding errors; nobody means less than this part. */
 const cpuParts = 1000;
 const containersNamedMax = 8;
