@@ -63,6 +63,7 @@ function guestOf(
     lost,
     setupPod: (ctx, setup) =>
       use('setupPod', ctx, () => {
+        if (state.refuseSetup !== undefined) throw state.refuseSetup;
         state.setup = setup;
       }),
     createContainer: (ctx, request) =>

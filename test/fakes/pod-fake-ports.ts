@@ -79,8 +79,9 @@ export class FakePorts {
     return {
       acquire: (ctx, { sandboxId }) =>
         this.#call('acquire', ctx, () => {
-          const vm = new FakeVm(sandboxId);
+          const vm = new FakeVm(sandboxId, this.#world.vmSource);
           vms.set(sandboxId, vm);
+          if (vm.source !== 'cold') this.#world.spoilClone(vm);
           return this.#podVm(vm);
         }),
       replaceCold: (ctx, id) =>
@@ -133,7 +134,7 @@ export class FakePorts {
         driver: 'fake',
         shape: vm.shape,
         accelerator: 'tcg',
-        source: 'cold',
+        source: vm.source,
         uid: process.getuid?.() ?? 0,
         netns: `ns-${vm.id}`,
         tap: 'tap0',

@@ -150,6 +150,8 @@ export class FakeContainer {
 
 export class FakeGuestState {
   setup: GuestPodSetup | undefined;
+  /** What setupPod fails with. */
+  refuseSetup: HerkosError | undefined;
   cpus = 1;
   readonly containers = new Map<string, FakeContainer>();
   readonly exits: GuestExit[] = [];

@@ -16,7 +16,7 @@ import type { Logger } from '../../lib/base/logger.js';
 import type { ContainerRecord } from '../../lib/model/container.js';
 import type { ImageRecord } from '../../lib/model/image.js';
 import type { SandboxRecord } from '../../lib/model/sandbox.js';
-import type { VmExit, VmShape } from '../../lib/model/vm.js';
+import type { VmExit, VmShape, VmSource } from '../../lib/model/vm.js';
 import { PodService } from '../../lib/pod/pods.js';
 import type { GuestExecResult } from '../../lib/pod/ports.js';
 import type { PodDeadlines } from '../../lib/pod/settings.js';
@@ -64,7 +64,10 @@ export class FakeVm {
   readonly connections = new Set<() => void>();
   #resolveExited: (exit: VmExit) => void = () => undefined;
 
-  constructor(readonly id: string) {
+  constructor(
+    readonly id: string,
+    readonly source: VmSource = 'cold',
+  ) {
     this.exited = new Promise((resolve) => {
       this.#resolveExited = resolve;
     });
@@ -97,6 +100,9 @@ export class FakeWorld {
   readonly containers = new Map<string, ContainerRecord>();
   readonly vms = new Map<string, FakeVm>();
   readonly networks = new Set<string>();
+  /** Where new VMs come from, and what is wrong with those that were not booted. */
+  vmSource: VmSource = 'cold';
+  spoilClone: (vm: FakeVm) => void = () => undefined;
   readonly holds = new Map<string, string>();
   readonly images = new Map<string, ImageRecord>([['busybox', testImage]]);
   readonly imageFiles = new Map<string, string>();
@@ -165,6 +171,11 @@ export class Incarnation {
   /** The `skip`+1st call of this name from now on fails. */
   fail(call: string, kind: FailureKind = 'before', skip = 0): void {
     this.#failures.push({ call, kind, skip });
+  }
+
+  /** Failures that were asked for and have not come do not come any more. */
+  healthy(): void {
+    this.#failures.length = 0;
   }
 
   /** Dies when `count` more calls have had their effect; resolves then. */

@@ -1,0 +1,57 @@
+import { expect } from 'chai';
+
+import { HerkosError } from '../../../lib/base/errors.js';
+import type { FakeVm } from '../../fakes/pod-world.js';
+import { PodHarness, expectClass } from '../../fakes/pod-harness.js';
+
+describe('a pod whose VM was cloned', () => {
+  let node: PodHarness;
+
+  beforeEach(async () => {
+    node = await PodHarness.create();
+    node.world.vmSource = 'clone';
+    node.world.deadlines = { ...node.world.deadlines, cloneMs: 200, guestMs: 200 };
+  });
+
+  afterEach(async () => {
+    await node.close();
+  });
+
+  const ways: Record<string, (vm: FakeVm) => void> = {
+    'dies at once': (vm) => {
+      vm.die('bus error');
+    },
+    'breaks its connection': (vm) => {
+      vm.guest.refuseSetup = new HerkosError('Unavailable', 'the connection broke');
+    },
+    'never answers': (vm) => {
+      vm.guest.frozen = true;
+    },
+  };
+  for (const [name, spoil] of Object.entries(ways)) {
+    it(`boots when the clone ${name}, on the network it has`, async () => {
+      const clones: FakeVm[] = [];
+      node.world.spoilClone = (vm) => {
+        clones.push(vm);
+        spoil(vm);
+      };
+      const sandbox = await node.run();
+      const vm = node.world.vm(sandbox);
+      expect(clones).to.have.length(1);
+      expect(vm).to.include({ source: 'cold', isAlive: true });
+      expect(vm.nics).to.have.length(1);
+      expect(vm.guest.setup?.hostname).to.be.a('string');
+      expect([...node.world.networks]).to.deep.equal([sandbox]);
+      await node.start(sandbox);
+    });
+  }
+
+  it('does not boot when the guest only refuses what the pod asks for', async () => {
+    node.world.spoilClone = (vm) => {
+      vm.guest.refuseSetup = new HerkosError('InvalidArgument', 'no such sysctl');
+    };
+    await expectClass(node.run(), 'InvalidArgument', /no such sysctl/);
+    expect(node.world.vms.size).to.equal(0);
+    expect(node.world.networks.size).to.equal(0);
+  });
+});
