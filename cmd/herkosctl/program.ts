@@ -19,6 +19,14 @@ import type { RunOptions } from './run-request.js';
 import { runCommand } from './run.js';
 import { Session } from './session.js';
 import { removeCommand, stopCommand } from './stop.js';
+import type { BuildOptions } from './templates.js';
+import {
+  buildTemplateCommand,
+  listTemplatesCommand,
+  removeTemplatesCommand,
+  rotateTemplateCommand,
+} from './templates.js';
+import { inspectVmCommand, listVmsCommand } from './vms.js';
 
 export const defaultSocket = '/run/herkos/herkos.sock';
 const defaultLogDirectory = '/var/log/herkos';
@@ -63,6 +71,8 @@ export function buildProgram(ctx: Context, streams: Streams): Command {
   addRun(program, withSession);
   addPods(program, withSession);
   addImages(program, withSession);
+  addTemplates(program, withSession);
+  addVms(program, withSession);
   program
     .command('doctor')
     .description('checks whether this node can run pods, and says what to do where it cannot')
@@ -197,6 +207,42 @@ function addImages(program: Command, withSession: WithSession): void {
     .description('remove images with all their names')
     .argument('<images...>')
     .action(withSession(async (session: Session, names: string[]) => removeImageCommand(session, names)));
+}
+
+function addTemplates(program: Command, withSession: WithSession): void {
+  const template = program.command('template').description('work on what pods’ machines are cloned from');
+  template
+    .command('ls')
+    .description('list templates, and those that are being built')
+    .action(withSession(listTemplatesCommand));
+  for (const [name, description, action] of [
+    ['build', 'build the template of a domain now, if there is none', buildTemplateCommand],
+    ['rotate', 'build it anew; the old one is used until then', rotateTemplateCommand],
+  ] as const)
+    template
+      .command(name)
+      .description(description)
+      .option('--domain <name>', 'whose pods share it; default: those of no tenant', '')
+      .option('-q, --quiet', 'no progress')
+      .action(withSession(async (session: Session, options: BuildOptions) => action(session, options)));
+  template
+    .command('rm')
+    .description('remove templates; machines that were made of them go on')
+    .argument('[ids...]')
+    .option('-a, --all', 'every template of this node')
+    .action(async (ids: string[], { all = false }: { all?: boolean }, command: Command) => {
+      if (all === ids.length > 0) command.error('error: write the ids of templates, or --all');
+      await withSession(async (session: Session) => removeTemplatesCommand(session, ids, all))(command);
+    });
+}
+
+function addVms(program: Command, withSession: WithSession): void {
+  const vm = program.command('vm').description('look at virtual machines, whoever uses them');
+  vm.command('ls').description('list all of this node').action(withSession(listVmsCommand));
+  vm.command('inspect')
+    .description('show everything that is known of a machine')
+    .argument('<target>', 'id of the machine or its pod, or the pod’s name')
+    .action(withSession(async (session: Session, target: string) => inspectVmCommand(session, target)));
 }
 
 function collect(value: string, before: readonly string[]): string[] {

@@ -25,6 +25,8 @@ interface Running {
   readonly phases: readonly Phase[];
   /** Kernel and boot time of the pod's machine, as far as the daemon tells. */
   readonly guest: Readonly<Record<string, unknown>>;
+  /** How the pod came by its machine; empty when the daemon does not tell. */
+  readonly source: string;
 }
 
 /** A new pod with one container. Attached: shows its output and ends with its exit code. */
@@ -84,7 +86,7 @@ async function start(
       }),
     );
     await timed('start', async () => session.slow(session.rpc.startContainer, { containerId }));
-    return { plan, podSandboxId, containerId, phases, guest: guestOf(info) };
+    return { plan, podSandboxId, containerId, phases, guest: partOf(info, 'guest'), source: sourceOf(info) };
   } catch (error) {
     // The pod is of no use without its container.
     await removePod(session, podSandboxId, plan).catch((failed: unknown) => {
@@ -142,22 +144,35 @@ function sandboxPhases(info: Readonly<Record<string, unknown>>): Phase[] {
   return timings.map(({ phase, ms }) => ({ phase: `sandbox/${phase ?? '?'}`, ms: ms ?? 0 }));
 }
 
-function guestOf(info: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
-  const guest = info['guest'];
-  return typeof guest === 'object' && guest !== null ? (guest as Readonly<Record<string, unknown>>) : {};
+function partOf(info: Readonly<Record<string, unknown>>, name: string): Readonly<Record<string, unknown>> {
+  const part = info[name];
+  return typeof part === 'object' && part !== null ? (part as Readonly<Record<string, unknown>>) : {};
 }
 
-function summary({ plan, podSandboxId, containerId, phases, guest }: Running): Record<string, unknown> {
-  return { pod: plan.name, podSandboxId, containerId, phases, guest };
+function sourceOf(info: Readonly<Record<string, unknown>>): string {
+  const { source } = partOf(info, 'vm');
+  return typeof source === 'string' ? source : '';
 }
 
-function report(session: Session, { plan, phases, guest, podSandboxId }: Running): void {
+function summary(running: Running): Record<string, unknown> {
+  const { plan, podSandboxId, containerId, phases, guest, source } = running;
+  return { pod: plan.name, podSandboxId, containerId, source, phases, guest };
+}
+
+function report(session: Session, { plan, phases, guest, source, podSandboxId }: Running): void {
   const { kernelRelease, bootMs } = guest;
-  const booted = typeof bootMs === 'number' ? `, booted in ${shownMs(bootMs)}` : '';
+  const booted = madeHow(source, bootMs);
   const kernel = typeof kernelRelease === 'string' ? `: Linux ${kernelRelease}${booted}` : '';
   session.output.note(
     `pod ${plan.name} (${podSandboxId.slice(0, 13)}) runs in its own virtual machine${kernel}`,
   );
   const parts = phases.map(({ phase, ms }) => `${phase} ${shownMs(ms)}`);
   session.output.note(`times: ${parts.join(', ')}`);
+}
+
+/** What a clone says of its boot is what its template did, long ago. */
+function madeHow(source: string, bootMs: unknown): string {
+  if (source === 'clone') return ', cloned from a template';
+  if (source === 'pool') return ', taken from the pool';
+  return typeof bootMs === 'number' ? `, booted in ${shownMs(bootMs)}` : '';
 }
