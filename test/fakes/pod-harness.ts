@@ -5,6 +5,7 @@ import { background } from '../../lib/base/context.js';
 import { classOf, messageOf } from '../../lib/base/errors.js';
 import type { Pods } from '../../lib/cri/ports.js';
 import type { ContainerConfig } from '../../lib/model/container.js';
+import type { PodDeadlines } from '../../lib/pod/settings.js';
 import { rejection } from '../tools/rejection.js';
 import { containerConfig, sandboxConfig } from './pod-configs.js';
 import type { Incarnation } from './pod-world.js';
@@ -16,7 +17,7 @@ export class PodHarness {
     readonly daemon: Incarnation,
   ) {}
 
-  static async create(): Promise<PodHarness> {
+  static async create(deadlines: Partial<PodDeadlines> = {}): Promise<PodHarness> {
     const world = await FakeWorld.create();
     world.deadlines = {
       ...testDeadlines,
@@ -25,6 +26,7 @@ export class PodHarness {
       stopContainersMs: 200,
       shutdownMs: 100,
       agentLostMs: 300,
+      ...deadlines,
     };
     return new PodHarness(world, await world.daemon());
   }

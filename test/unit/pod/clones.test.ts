@@ -8,9 +8,8 @@ describe('a pod whose VM was cloned', () => {
   let node: PodHarness;
 
   beforeEach(async () => {
-    node = await PodHarness.create();
+    node = await PodHarness.create({ cloneMs: 200, guestMs: 200 });
     node.world.vmSource = 'clone';
-    node.world.deadlines = { ...node.world.deadlines, cloneMs: 200, guestMs: 200 };
   });
 
   afterEach(async () => {
