@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from 'node:util';
+
 import type { Context } from '../base/context.js';
 import { abortable, background } from '../base/context.js';
 import { HerkosError, messageOf } from '../base/errors.js';
@@ -9,6 +11,7 @@ import { livePodOf } from './create-container.js';
 import type { LivePod } from './live-pod.js';
 import type { ContainerEntry } from './registry.js';
 import type { PodRoom } from './room.js';
+import type { OciLimits } from './spec/resources.js';
 import { limitsBack, limitsOf } from './spec/resources.js';
 import { either } from './steps.js';
 import { growLocked, settleVm, wantedSize, withSizeLock } from './vm-size.js';
@@ -52,25 +55,25 @@ async function update(
   refuseEnded(entry);
   const before = entry.record.config.resources;
   const after = changedResources(before, change);
-  const [limits, limitsBefore] = [encode(limitsOf(after)), encode(limitsOf(before))];
-  const isPending = entry.record.changingTo !== undefined;
-  if (limits.equals(limitsBefore) && !isPending) {
+  // A change that could not be taken back is still in the guest, perhaps.
+  const pending = entry.record.changingTo;
+  const limits = pending === undefined ? limitsOf(after) : limitsBack(after, pending);
+  if (pending === undefined && isDeepStrictEqual(limits, limitsOf(before))) {
     // What the guest does not have, such as CPU sets of the node, is only remembered.
-    if (JSON.stringify(after) !== JSON.stringify(before))
+    if (!isDeepStrictEqual(after, before))
       await put(room, ctx, entry, (record) => withResources(record, after));
     return;
   }
   // Refused before it is written, where it would count as asked for.
   wantedSize(room, entry.sandbox, live, { changing: { container: entry, to: after } });
   await put(room, ctx, entry, (record) => ({ ...record, changingTo: after }));
-  const guestWas = { asked: isPending };
+  const guestWas = { asked: pending !== undefined };
   try {
     await growLocked(room, ctx, live, wantedSize(room, entry.sandbox, live));
-    await room.step(ctx, 'changing the container’s limits in the guest', 'guestMs', async (step) => {
-      const guest = await live.guest(step);
-      guestWas.asked = true;
-      await guest.updateContainer(step, entry.record.id, limits);
-    });
+    guestWas.asked = true;
+    await room.step(ctx, 'changing the container’s limits in the guest', 'guestMs', (step) =>
+      apply(step, entry, live, limits),
+    );
     await put(room, ctx, entry, (record) => withResources(record, after));
   } catch (error) {
     if (guestWas.asked) await restoreLimits(room, entry, live);
@@ -89,11 +92,9 @@ export async function restoreLimits(room: PodRoom, entry: ContainerEntry, live: 
   if (!hasExited(entry.record)) {
     const limits = limitsBack(config.resources, changingTo);
     try {
-      // A guest takes no change that changes nothing.
-      if (Object.keys(limits).length > 0)
-        await room.step(live.scope, 'restoring the container’s limits', 'undoMs', async (ctx) =>
-          (await live.guest(ctx)).updateContainer(ctx, id, encode(limits)),
-        );
+      await room.step(live.scope, 'restoring the container’s limits', 'undoMs', (ctx) =>
+        apply(ctx, entry, live, limits),
+      );
     } catch (error) {
       if (!live.scope.signal.aborted)
         room.log.warn('a container may have other limits than it is said to have', {
@@ -104,6 +105,13 @@ export async function restoreLimits(room: PodRoom, entry: ContainerEntry, live: 
     }
   }
   await forget(room, entry);
+}
+
+/** A guest takes no change that changes nothing. */
+async function apply(ctx: Context, entry: ContainerEntry, live: LivePod, limits: OciLimits): Promise<void> {
+  if (Object.keys(limits).length === 0) return;
+  const guest = await live.guest(ctx);
+  await guest.updateContainer(ctx, entry.record.id, Buffer.from(JSON.stringify(limits)));
 }
 
 async function forget(room: PodRoom, entry: ContainerEntry): Promise<void> {
@@ -139,8 +147,4 @@ function refuseEnded({ record }: ContainerEntry): void {
       'FailedPrecondition',
       `the container ${record.id} has ended; its limits cannot be changed any more`,
     );
-}
-
-function encode(limits: ReturnType<typeof limitsOf>): Buffer {
-  return Buffer.from(JSON.stringify(limits));
 }
