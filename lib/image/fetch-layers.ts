@@ -172,7 +172,7 @@ async function transferLayer(
 /** Says which layer, and keeps first words that the kubelet looks for. */
 function describe(error: unknown, doing: string): HerkosError {
   if (isErrno(error, 'ENOSPC') || isErrno(error, 'EDQUOT'))
-    return storeFull(`${doing}: the disk is full`, error);
+    return storeFull(`${doing}: the disk is full; make room on it`, error);
   if (error instanceof HerkosError && error.class === 'Unavailable') return error;
   return wrap(error, doing);
 }

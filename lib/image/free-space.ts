@@ -18,7 +18,7 @@ export async function requireSpace(
   if (freeBytes >= compressedBytes + freeBytesMin) return;
   const keep = freeBytesMin === 0 ? '' : ` and ${formatBytes(freeBytesMin)} to be kept free`;
   throw storeFull(
-    `the layers need more than ${formatBytes(compressedBytes)}${keep}; ${directory} has ${formatBytes(freeBytes)} left`,
+    `the layers need more than ${formatBytes(compressedBytes)}${keep}; ${directory} has ${formatBytes(freeBytes)} left; make room there`,
   );
 }
 

@@ -51,7 +51,7 @@ export async function makeDisk(ctx: Context, exec: Exec, path: string, sizeBytes
     await exec.run(ctx, 'mkfs.ext4', [...mkfsOptions, path], { env: mkfsEnvironment });
   } catch (error) {
     if (isErrno(error, 'ENOSPC') || isErrno(error, 'EDQUOT'))
-      throw new HerkosError('ResourceExhausted', 'the node’s disk is full: no room for a container’s disk', {
+      throw new HerkosError('ResourceExhausted', `make ${path}: the disk is full; make room on it`, {
         cause: error,
       });
     throw wrap(error, 'make the container’s disk');

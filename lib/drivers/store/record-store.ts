@@ -188,6 +188,8 @@ async function unlinkGone(path: string): Promise<boolean> {
 
 function storeError(error: unknown, doing: string): HerkosError {
   if (isErrno(error, 'ENOSPC') || isErrno(error, 'EDQUOT'))
-    return new HerkosError('ResourceExhausted', `${doing}: the disk is full`, { cause: error });
+    return new HerkosError('ResourceExhausted', `${doing}: the disk is full; make room on it`, {
+      cause: error,
+    });
   return wrap(error, doing);
 }

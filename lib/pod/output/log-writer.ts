@@ -209,7 +209,9 @@ async function countBeyond(file: OpenLog, cursor: OutputCursor): Promise<StreamC
 function logError(error: unknown, path: string): HerkosError {
   const doing = `keep the container's log ${path}`;
   if (isErrno(error, 'ENOSPC') || isErrno(error, 'EDQUOT'))
-    return new HerkosError('ResourceExhausted', `${doing}: the disk is full`, { cause: error });
+    return new HerkosError('ResourceExhausted', `${doing}: the disk is full; make room on it`, {
+      cause: error,
+    });
   if (error instanceof HerkosError) return error;
   return wrap(error, doing);
 }

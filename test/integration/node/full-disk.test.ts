@@ -166,5 +166,5 @@ describe('a node with a full disk', () => {
 async function refuses(call: Promise<unknown>): Promise<void> {
   const { code, details } = (await rejection(call)) as ServiceError;
   expect(status[code], details).to.equal('RESOURCE_EXHAUSTED');
-  expect(details).to.match(/disk is full|no space|has .* left/i);
+  expect(details).to.match(/\/state\/.*; make room/);
 }
