@@ -266,7 +266,7 @@ describe('ImageService: pull', () => {
     await world.serve('team/app', 'v1', ['one']);
     const error = await failure(world.pull('team/app:v1'));
     expect(error.class).to.equal('ResourceExhausted');
-    expect(error.message).to.match(/the layers need more than .* left$/);
+    expect(error.message).to.match(/the layers need more than .* left; make room there$/);
     expect(world.converter.conversions).to.equal(0);
   });
 
