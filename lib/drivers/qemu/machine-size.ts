@@ -14,6 +14,8 @@ export interface MachineSizeOptions {
   readonly memoryMibMax: number;
   /** Whether vCPUs can be unplugged again. */
   readonly vcpusLeave: boolean;
+  /** Without hardware acceleration. */
+  readonly emulated: boolean;
   readonly unplugTimeoutMs: number;
 }
 

@@ -2,7 +2,7 @@ import type { Context } from '../../base/context.js';
 import { abortable, background, underDeadline } from '../../base/context.js';
 import { classOf, messageOf } from '../../base/errors.js';
 import { KeyedLock } from '../../base/keyed-lock.js';
-import type { Logger } from '../../base/logger.js';
+import type { LogFields, Logger } from '../../base/logger.js';
 import type { DeviceBook, DeviceEntry } from './device-book.js';
 import { deviceIds, removeBackends } from './device-commands.js';
 import type { QmpCommand } from './device-commands.js';
@@ -110,6 +110,10 @@ export class Plugger {
 
   async save(): Promise<void> {
     await this.#options.save(this.book.toJson());
+  }
+
+  debug(message: string, fields: LogFields): void {
+    this.#options.logger.debug(message, fields);
   }
 
   warn(message: string, error: unknown): void {

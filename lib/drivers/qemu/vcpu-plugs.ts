@@ -1,14 +1,20 @@
 import { z } from 'zod';
 
 import type { Context } from '../../base/context.js';
+import { sleep } from '../../base/context.js';
 import { HerkosError } from '../../base/errors.js';
 import type { DeviceEntry } from './device-book.js';
 import { deviceIds, plugCpu } from './device-commands.js';
 import type { MachineSizeOptions } from './machine-size.js';
 import type { Plugger } from './plugger.js';
+import { whileStill } from './translation-room.js';
 
 /** Nobody gives vCPUs up by going: they are the machine's. */
 const machineOwner = 'machine';
+
+/** Without KVM there may be no room for a vCPU just now. */
+const roomTriesMax = 10;
+const roomRetryMs = 200;
 
 /** An item of `query-hotpluggable-cpus` (QEMU qapi/machine.json); `qom-path` is there when the place is taken. */
 const slotSchema = z.object({
@@ -43,10 +49,18 @@ export class VcpuPlugs {
       );
   }
 
-  /** Returns how many there are then. Plugged ones the guest may still have to bring online. */
+  /**
+   * Returns how many there are then, which may be fewer: QEMU without KVM cannot always start another.
+   * Plugged ones the guest may still have to bring online.
+   */
   async resize(ctx: Context, count: number): Promise<number> {
     const wanted = Math.max(count, this.#options.boot.vcpus);
     const leaving = await this.#plugger.exclusive(ctx, () => this.#change(ctx, wanted));
+    // A guest that works fills the translation buffer, which is then emptied.
+    for (let tries = 1; tries < roomTriesMax && (await this.current(ctx)) < wanted; tries += 1) {
+      await sleep(ctx, roomRetryMs);
+      await this.#plugger.exclusive(ctx, () => this.#change(ctx, wanted));
+    }
     try {
       await this.#plugger.haveLeft(ctx, leaving);
     } finally {
@@ -61,12 +75,31 @@ export class VcpuPlugs {
     await this.#forgetGone(slots);
     const present = slots.filter(isTaken).length;
     if (wanted < present) return this.#leave(present - wanted);
+    if (wanted > present) await this.#plugMore(ctx, slots, wanted - present);
+    return [];
+  }
+
+  async #plugMore(ctx: Context, slots: readonly Slot[], count: number): Promise<void> {
+    const { session } = this.#plugger;
+    if (!this.#options.emulated) {
+      await this.#plugFirst(ctx, slots, count);
+      return;
+    }
+    const vcpus = slots.filter(isTaken).length;
+    await whileStill(ctx, session, { vcpus, vcpusMax: slots.length }, async (free) => {
+      if (free < count)
+        this.#plugger.debug('QEMU has no room for more vCPUs now', { wanted: count, possible: free });
+      await this.#plugFirst(ctx, slots, Math.min(free, count));
+    });
+  }
+
+  /** Into the first free places. */
+  async #plugFirst(ctx: Context, slots: readonly Slot[], count: number): Promise<void> {
     const free = [...slots.entries()].filter(([, slot]) => !isTaken(slot));
-    for (const [index, slot] of free.slice(0, wanted - present)) {
+    for (const [index, slot] of free.slice(0, count)) {
       const entry = this.#plugger.book.addAt(index, 'cpu', [`vcpu${String(index)}`], machineOwner);
       await this.#plugger.plug(ctx, entry, () => plugCpu(entry, slot.type, slot.props));
     }
-    return [];
   }
 
   /** The last come go first. */
