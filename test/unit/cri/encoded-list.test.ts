@@ -35,4 +35,21 @@ describe('ItemEncoder', () => {
     encoder.response([{ id: 'a' }]);
     expect(encodings, 'a new record of the same content').to.equal(3);
   });
+
+  it('gives the same bytes again while nothing changes, and new ones after any change', () => {
+    const encoder = new ItemEncoder(encode);
+    const [a, b, c] = [{ id: 'a' }, { id: 'b' }, { id: 'c' }];
+    const growing = [a, b];
+    const first = encoder.response(growing);
+    expect(encoder.response([a, b]), 'another list of the same records').to.equal(first);
+    // Each differs from the one before it in one way only.
+    const lists = [[b, a], [b, c], [b], [b, b], []];
+    for (const records of lists) {
+      const whole = v1.ListPodSandboxResponse.encode({ items: records }).finish();
+      expect(encoder.response(records).bytes.equals(whole), JSON.stringify(records)).to.equal(true);
+    }
+    encoder.response(growing);
+    growing.push(c);
+    expect(encoder.response(growing).bytes.equals(first.bytes), 'the caller’s own list grew').to.equal(false);
+  });
 }).timeout(120_000);
