@@ -199,6 +199,7 @@ export class QemuDriver implements VmDriver {
       memoryMibMax,
       // QEMU 7.2 without KVM crashes some time after a vCPU has left: listeners of its memory stay behind.
       vcpusLeave: record.accelerator === 'kvm',
+      emulated: record.accelerator === 'tcg',
       unplugTimeoutMs,
       logger,
     });
