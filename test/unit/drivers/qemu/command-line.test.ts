@@ -92,6 +92,16 @@ describe('qemu command line', () => {
       expect(() => commandLine({ ...settings, portCount }, spec)).to.throw('root ports');
   });
 
+  it('leaves room for vCPUs and memory that come later', () => {
+    const args = commandLine(settings, spec);
+    expect(values(args, '-smp')).to.deep.equal(['cpus=2,maxcpus=8']);
+    // 64 GiB of addresses for layers, 1000 MiB in whole sections, and two sections for a bad start and end.
+    const maxMib = 256 + 64 * 1024 + 1024 + 256;
+    expect(values(args, '-m')).to.deep.equal([`size=256M,slots=1,maxmem=${String(maxMib)}M`]);
+    const fixed = commandLine({ ...settings, vcpusMax: 1, memoryMibMax: 0 }, spec);
+    expect(values(fixed, '-smp')).to.deep.equal(['cpus=2,maxcpus=2']);
+  });
+
   it('keeps a comma in a path from becoming an option', () => {
     expect(optionValue('/run/a,server=off')).to.equal('/run/a,,server=off');
     expect(() => optionValue('/run/a\nb')).to.throw('control characters');

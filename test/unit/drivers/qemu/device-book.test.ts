@@ -5,8 +5,11 @@ import { DeviceBook, bookSchema, locatorOf } from '../../../../lib/drivers/qemu/
 import type { DeviceEntry } from '../../../../lib/drivers/qemu/device-book.js';
 import {
   plugDisk,
+  plugCpu,
   plugFiles,
+  plugMemory,
   plugNic,
+  plugSerial,
   removeBackends,
 } from '../../../../lib/drivers/qemu/device-commands.js';
 
@@ -17,7 +20,7 @@ describe('device book', () => {
   it('gives every entry a place of its own, and free places again', () => {
     fc.assert(
       fc.property(
-        fc.array(fc.tuple(fc.constantFrom('disk', 'nvdimm', 'nic', 'layers'), fc.nat(5))),
+        fc.array(fc.tuple(fc.constantFrom('disk', 'nvdimm', 'nic', 'layers', 'memory'), fc.nat(5))),
         (steps) => {
           const book = new DeviceBook(limits);
           for (const [kind, victim] of steps) {
@@ -99,6 +102,19 @@ describe('device commands', () => {
     expect(device?.args).to.include({ werror: 'report', rerror: 'report' });
   });
 
+  it('plug memory that is reserved, merged and dumped nowhere', () => {
+    const [backend, device] = plugMemory(book.add('memory', ['512'], 'o'), 512);
+    expect(backend?.args).to.include({ size: 512 * MIB, reserve: false, merge: false, dump: false });
+    expect(backend?.args).not.to.have.any.keys('share', 'mem-path');
+    expect(device?.args).to.include({ driver: 'virtio-mem-pci', 'block-size': 2 * MIB });
+  });
+
+  it('never plug a serial port in the place of the agent’s', () => {
+    const [chardev, device] = plugSerial(book.add('serial', ['n', '/s'], 'o'), 'n', '/s');
+    expect(device?.args).to.include({ driver: 'virtserialport', bus: 'serial.0', nr: 2 });
+    expect(chardev?.args['backend']).to.have.nested.include({ 'data.server': false, 'data.reconnect': 1 });
+  });
+
   it('remove every backend they made', () => {
     const entries: [DeviceEntry, readonly { readonly args: Readonly<Record<string, unknown>> }[]][] = [];
     const layers = book.add('layers', ['x', 'y', 'z'], 'o');
@@ -107,8 +123,19 @@ describe('device commands', () => {
     entries.push([disk, plugDisk(disk, '/e')]);
     const nic = book.add('nic', ['m'], 'o');
     entries.push([nic, plugNic(nic, 'tap0', 'm')]);
+    const serial = book.add('serial', ['name', '/socket'], 'o');
+    entries.push([serial, plugSerial(serial, 'name', '/socket')]);
+    const memory = book.add('memory', ['512'], 'o');
+    entries.push([memory, plugMemory(memory, 512)]);
+    const cpu = book.addAt(1, 'cpu', ['vcpu1'], 'o');
+    entries.push([cpu, plugCpu(cpu, 'type', { 'core-id': 1 })]);
     for (const [entry, commands] of entries) {
-      const used = commands.flatMap(({ args }) => [args['memdev'], args['drive'], args['netdev']]);
+      const used = commands.flatMap(({ args }) => [
+        args['memdev'],
+        args['drive'],
+        args['netdev'],
+        args['chardev'],
+      ]);
       const removed = removeBackends(entry).map(({ args }) => args['id'] ?? args['node-name']);
       expect(removed).to.have.members(used.filter((name) => name !== undefined));
     }
