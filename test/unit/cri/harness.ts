@@ -16,6 +16,7 @@ import { SocketClient } from '../../../lib/cri/client.js';
 import { criServices } from '../../../lib/cri/cri-services.js';
 import { SocketServer } from '../../../lib/cri/server.js';
 import { FakeImages } from '../../fakes/images.js';
+import { FakeMachines } from '../../fakes/machines.js';
 import { FakeNodeInfo } from '../../fakes/node-info.js';
 import { FakePods } from '../../fakes/pods.js';
 
@@ -26,6 +27,7 @@ const callTimeoutMs = 60_000;
 export class Harness {
   readonly pods = new FakePods();
   readonly images = new FakeImages();
+  readonly machines = new FakeMachines();
   readonly node = new FakeNodeInfo();
   readonly rpc = { ...runtimeService, ...imageService };
 
@@ -42,9 +44,9 @@ export class Harness {
   static async start(log: Logger = silentLogger): Promise<Harness> {
     const directory = await mkdtemp(join(tmpdir(), 'herkos-cri-'));
     const harness = new Harness(directory, join(directory, 'run', 'cri.sock'));
-    const { pods, images, node } = harness;
+    const { pods, images, machines, node } = harness;
     const parts = { pods, images, node, log };
-    const services = [...criServices(parts), adminService(parts)];
+    const services = [...criServices(parts), adminService(parts, machines)];
     harness.#server = await SocketServer.listen(background(), harness.socketPath, services, log);
     return harness;
   }
