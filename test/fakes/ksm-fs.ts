@@ -18,6 +18,7 @@ export class FakeKsmFs implements KsmFs {
     ['/proc/pressure/cpu', 'some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n'],
     ['/proc/loadavg', '0.00 0.00 0.00 1/100 1000\n'],
     ['/proc/sys/kernel/random/boot_id', 'boot-1\n'],
+    ['/proc/self/ksm_stat', 'ksm_rmap_items 0\nksm_mergeable: no\n'],
     ['/proc/7/stat', '7 (ksmd) S 1 0 0 0 0 0 0 0 0 0 99 99 0 0\n'],
   ]);
   /** Every write to a file of the kernel, as `name=value`. */

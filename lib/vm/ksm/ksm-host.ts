@@ -101,6 +101,11 @@ export class KsmHost {
     if (values.advisor_mode !== undefined) await this.#write('advisor_mode', values.advisor_mode);
   }
 
+  /** Takes all merged pages of the host apart; frees what the scanner keeps of processes that are gone. */
+  async unmerge(): Promise<void> {
+    await this.#write('run', '2');
+  }
+
   /** @returns what `run` is then */
   async setRate({ pagesToScan, sleepMs }: ScanRate, hasAdvisor: boolean): Promise<string> {
     const run = pagesToScan === 0 ? '0' : '1';
@@ -133,10 +138,11 @@ export class KsmHost {
   }
 
   /**
-   * Processes that have offered pages to be merged, whoever they are; newer kernels tell (proc, ksm_stat).
-   * Older ones say only how many pages of a process were once looked at.
+   * Processes that have offered pages to be merged, whoever they are; newer kernels tell (proc, ksm_stat),
+   * some only for those that were once looked at. Undefined where the kernel does not tell.
    */
-  async mergeableProcesses(): Promise<number[]> {
+  async mergeableProcesses(): Promise<number[] | undefined> {
+    if ((await this.#fs.read('/proc/self/ksm_stat')) === undefined) return undefined;
     const found: number[] = [];
     for (const pid of await this.#fs.list('/proc')) {
       if (!/^\d+$/.test(pid)) continue;

@@ -185,7 +185,10 @@ export class KsmScanner {
     const { host, logger } = this.#options;
     if (this.#before !== undefined) {
       // Switched over by somebody else meanwhile, it is theirs.
-      if (this.#run === undefined || (await host.run()) === this.#run) await host.restore(this.#before);
+      if (this.#run === undefined || (await host.run()) === this.#run) {
+        if (await this.#isNobodyLeft()) await host.unmerge();
+        await host.restore(this.#before);
+      }
       this.#before = undefined;
       logger.info('no more scanning for equal pages');
     }
@@ -194,6 +197,15 @@ export class KsmScanner {
     this.#rate = rest;
     this.#measuredFrom = undefined;
     if (this.#state !== 'unavailable' && this.#state !== 'foreign') this.#state = 'off';
+  }
+
+  /**
+   * Whether no process of the host has mergeable pages. The scanner’s memory of processes that are gone,
+   * which it frees at its next pass, may be freed at once then: there is nothing else to take apart.
+   */
+  async #isNobodyLeft(): Promise<boolean> {
+    if (this.#vms().length > 0) return false;
+    return (await this.#options.host.mergeableProcesses())?.length === 0;
   }
 
   async #leaveToOthers(): Promise<void> {
@@ -212,7 +224,7 @@ export class KsmScanner {
   async #warnOfOthers(): Promise<void> {
     const { host, records, domains, logger } = this.#options;
     const ours = new Set(records().map(({ pid }) => pid));
-    const others = (await host.mergeableProcesses()).filter((pid) => !ours.has(pid));
+    const others = ((await host.mergeableProcesses()) ?? []).filter((pid) => !ours.has(pid));
     if (others.length === 0) return;
     logger.warn(
       'other processes of this host let their pages be merged, and the kernel merges them with those of VMs ' +

@@ -150,6 +150,33 @@ describe('the scanner for equal pages', () => {
     expect(node.fs.ksm('pages_to_scan')).to.equal('100');
   });
 
+  it('frees what the kernel keeps of VMs that are gone, unless somebody else has merged pages', async () => {
+    const ends = async (): Promise<string[]> => {
+      node.vms = [vm('1')];
+      await scanner.update();
+      node.vms = [];
+      node.fs.writes.length = 0;
+      await scanner.update();
+      expect(node.values()).to.deep.equal(untouched);
+      return node.fs.writes.filter((write) => write.startsWith('run='));
+    };
+    await scanner.start();
+    expect(await ends()).to.deep.equal(['run=2', 'run=0']);
+    node.fs.files.set('/proc/2000/ksm_stat', 'ksm_rmap_items 0\nksm_mergeable: yes\n');
+    expect(await ends()).to.deep.equal(['run=0']);
+    node.fs.files.delete('/proc/2000/ksm_stat');
+    node.fs.files.delete('/proc/self/ksm_stat');
+    expect(await ends()).to.deep.equal(['run=0']);
+  });
+
+  it('leaves merged pages of VMs that go on as they are when the daemon ends', async () => {
+    node.vms = [vm('1')];
+    await scanner.start();
+    node.fs.writes.length = 0;
+    await scanner.close();
+    expect(node.fs.writes).not.to.include('run=2');
+  });
+
   it('restores at the end, and a start after a crash at any moment finds the values from before', async () => {
     node.vms = [vm('1')];
     await scanner.start();
