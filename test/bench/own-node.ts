@@ -11,9 +11,9 @@ import { timed } from './bench.js';
 
 /** Lines of `[vm]` that make the daemon take VMs from one source, and from no other. */
 const vmLines: Readonly<Record<VmSource, (poolSize: number) => readonly string[]>> = {
-  cold: () => [],
-  clone: () => [],
-  pool: () => [],
+  cold: () => ['templates = false'],
+  clone: () => ['templates = true', 'pool = 0'],
+  pool: (size) => ['templates = true', `pool = ${String(size)}`],
 };
 
 /** One is taken while another is made ready. */
