@@ -13,7 +13,7 @@ export const daemonMemory: Bench = {
   names: ['daemon-rss-idle'],
   about: 'resident memory of the daemon without pods',
   async run({ say }) {
-    const herkosd = await HerkosdProcess.start();
+    const herkosd = await HerkosdProcess.start({ logLevel: 'info' });
     try {
       await delay(settleMs);
       const idle: number[] = [];

@@ -39,7 +39,7 @@ async function measure(image: PushedImage, say: (line: string) => void): Promise
     } finally {
       await containerd.cleanUp();
     }
-    const herkosd = await HerkosdProcess.start();
+    const herkosd = await HerkosdProcess.start({ logLevel: 'info' });
     try {
       const idle = await residentMib(herkosd.pid);
       const watch = watchPeak(herkosd.pid);

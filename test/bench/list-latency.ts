@@ -28,7 +28,7 @@ export const listLatency: Bench = {
     'p99 of ListPodSandbox + ListContainers with 1,000 pods and 2,000 containers, while an image is pulled',
   async run({ say, quick }) {
     const registry = await RegistryProcess.start();
-    const herkosd = await HerkosdProcess.prepare();
+    const herkosd = await HerkosdProcess.prepare({ logLevel: 'info' });
     try {
       const image = await pushBigImage(registry.target, registry.host);
       await writeRecords(join(herkosd.directory, 'state'));

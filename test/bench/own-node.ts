@@ -58,7 +58,10 @@ export class OwnNode {
    * @param poolSize VMs that wait ready, where they come from a pool
    */
   static async start(source: VmSource, poolSize = poolSizeDefault): Promise<OwnNode> {
-    const herkosd = await HerkosdProcess.start({ config: { vm: vmLines[source](poolSize).join('\n') } });
+    const herkosd = await HerkosdProcess.start({
+      logLevel: 'info',
+      config: { vm: vmLines[source](poolSize).join('\n') },
+    });
     try {
       const until = performance.now() + readyTimeoutMs;
       for (;;) {

@@ -29,7 +29,7 @@ export const warmPod: Bench = {
   about:
     'create + start of a container to its first log line, and ExecSync, in a pod that runs; against runc',
   async run(tools) {
-    const fixture = await NodeFixture.start();
+    const fixture = await NodeFixture.start({ logLevel: 'info' });
     try {
       const own = await side(fixture.daemon.client, fixture.image, fixture.daemon.directory);
       // The network's configuration is there since our pod is.

@@ -30,6 +30,8 @@ export interface HerkosdOptions {
   /** Lines for sections of the configuration, such as `{ vm: 'layer_device = "nvdimm"' }`. */
   readonly config?: Readonly<Record<string, string>>;
   readonly accel?: 'auto' | 'kvm' | 'tcg';
+  /** Benchmarks measure what the default does; a test that fails wants to tell more. */
+  readonly logLevel?: 'debug' | 'info';
   /** Somebody else's, to try what happens. */
   readonly socket?: string;
   /** Compiled program to run instead of the daemon's own main; gets the same arguments. */
@@ -41,6 +43,8 @@ export interface HerkosdOptions {
 
 /** Daemons that were not cleaned up yet, for the report of a test that fails. */
 export const runningDaemons = new Set<HerkosdProcess>();
+/** Last words of daemons that were cleaned up since the last test ended. */
+export const finishedLogs = new Map<string, string>();
 
 export class HerkosdProcess {
   readonly instance: string;
@@ -184,6 +188,7 @@ export class HerkosdProcess {
   async cleanUp(): Promise<void> {
     await this.crash();
     runningDaemons.delete(this);
+    finishedLogs.set(this.instance, await this.log());
     this.#client?.close();
     await this.#disk?.unmount();
     await sweepLeftovers(this.instance, this.directory);
@@ -205,7 +210,7 @@ function configText(instance: string, directory: string, options: HerkosdOptions
       `socket = "${options.socket ?? join(directory, 'herkos.sock')}"`,
       `state_dir = "${join(directory, 'state')}"`,
       `run_dir = "${join(directory, 'run')}"`,
-      'log_level = "debug"',
+      `log_level = "${options.logLevel ?? 'debug'}"`,
     ],
     vm: [
       `accel = "${options.accel ?? testAccelerator}"`,
