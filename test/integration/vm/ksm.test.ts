@@ -76,7 +76,7 @@ describe('equal pages of real VMs', () => {
     const record = { ...spec.record, domain: mergeable ? 'a' : 'b', mergeable };
     const vm = await harness.driver.start(ctx, { ...spec, record });
     await harness.guestUp(vm);
-    return { ...record, pid: vm.pid };
+    return { ...record, pid: vm.pid, processStartTicks: vm.processStartTicks };
   }
 
   it('are merged in the domain that opted in and nowhere else, and the kernel gets its values back', async () => {
