@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '..');
-/** Lines of all rooms but those of `onRealVms`: 93.5 % when this was written. */
-const floorPercent = 91;
+/** Lines of all rooms but those of `onRealVms`: 91.6 % when this was written. */
+const floorPercent = 90;
 /** No room falls below this unseen behind the others; the lowest, lib/vm, had 79 %. */
 const roomFloorPercent = 70;
 /** What these do, they do to a real QEMU, network or process: the integration tests run them. */
