@@ -35,6 +35,8 @@ export interface KsmScannerOptions {
   readonly records: () => readonly VmRecord[];
   readonly logger: Logger;
   readonly intervalMs?: number;
+  /** So long new VMs are scanned fast at least. */
+  readonly freshMsMin?: number;
 }
 
 /** The kernel averages pressure over ten seconds; nothing is known sooner. */
@@ -44,6 +46,8 @@ const defaultIntervalMs = 5_000;
  * changed and remembers it, and then another can be found equal to it. One more, as the first has begun already.
  */
 const freshScans = 4;
+/** Passes over few VMs take a second each, but a pod's programs take longer to come to rest. */
+const defaultFreshMsMin = 30_000;
 /** A guest that writes all the time never comes to rest. */
 const freshMsMax = 10 * 60_000;
 /** What is logged: at least so much more or less memory, and so large a part of it. */
@@ -65,7 +69,7 @@ export class KsmScanner {
   #pageCostUs = pageCostUsDefault;
   #measuredFrom: KsmCounters | undefined;
   #known = new Set<string>();
-  #freshUntil = { scans: 0, ms: 0 };
+  #fresh = { fromMs: 0, untilScans: 0 };
   #loggedBytes = 0;
   #timer: NodeJS.Timeout | undefined;
   /** Before, what an earlier daemon left is not known yet; after, it is no longer ours. */
@@ -243,9 +247,11 @@ export class KsmScanner {
   #isFresh(vms: readonly VmRecord[], { fullScans }: KsmCounters): boolean {
     const ids = new Set(vms.map(({ id }) => id));
     if ([...ids].some((id) => !this.#known.has(id)))
-      this.#freshUntil = { scans: fullScans + freshScans, ms: performance.now() + freshMsMax };
+      this.#fresh = { fromMs: performance.now(), untilScans: fullScans + freshScans };
     this.#known = ids;
-    return fullScans < this.#freshUntil.scans && performance.now() < this.#freshUntil.ms;
+    const sinceMs = performance.now() - this.#fresh.fromMs;
+    const { freshMsMin = defaultFreshMsMin } = this.#options;
+    return sinceMs < freshMsMin || (sinceMs < freshMsMax && fullScans < this.#fresh.untilScans);
   }
 
   /** What a page costs depends on the processor and on how many pages are alike. */

@@ -94,6 +94,7 @@ describe('equal pages of real VMs', () => {
       records: () => records,
       logger: silentLogger,
       intervalMs,
+      freshMsMin: 0,
     });
     const from = await scanner.report();
     await scanner.start();

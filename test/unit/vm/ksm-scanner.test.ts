@@ -37,6 +37,7 @@ class Node {
   readonly fs = new FakeKsmFs();
   readonly logged: { readonly level: string; readonly message: string; readonly fields?: LogFields }[] = [];
   vms: VmRecord[] = [];
+  freshMsMin = 0;
 
   scanner(domains: readonly string[] = ['a']): KsmScanner {
     return new KsmScanner({
@@ -45,6 +46,7 @@ class Node {
       records: () => this.vms,
       logger: this.#logger(),
       intervalMs,
+      freshMsMin: this.freshMsMin,
     });
   }
 
@@ -114,6 +116,16 @@ describe('the scanner for equal pages', () => {
     expect(await state()).to.equal('off');
     expect(node.values()).to.deep.equal(untouched);
     expect(node.fs.files.has(savedPath)).to.equal(false);
+  });
+
+  it('stays fast for a while however soon the passes are over', async () => {
+    node.freshMsMin = 3_600_000;
+    scanner = node.scanner();
+    node.vms = [vm('1')];
+    await scanner.start();
+    node.fs.setKsm('full_scans', '100');
+    await scanner.update();
+    expect(await state()).to.equal('fast');
   });
 
   it('rests while too many wait for processors, and writes nothing that is so already', async () => {
