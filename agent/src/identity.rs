@@ -38,6 +38,10 @@ impl Identity {
         }
     }
 
+    pub fn is_taken(&self) -> bool {
+        lock(&self.0).is_some()
+    }
+
     /// Writes the id as machine-id(5) has it; nothing when the machine has it already.
     pub fn take(&self, sys: &dyn Sys, id: Id) -> Outcome<()> {
         let mut present = lock(&self.0);

@@ -6,6 +6,7 @@ mod hello;
 mod list_containers;
 mod online_cpus;
 mod read_output;
+mod rehearse;
 mod setup_pod;
 mod shutdown;
 mod signal_container;
@@ -189,6 +190,14 @@ impl Agent for Service {
         let (sender, response) = answers();
         tokio::spawn(exec::exec(self.guest.clone(), request.into_inner(), sender));
         Ok(response)
+    }
+
+    async fn rehearse(
+        &self,
+        _request: Request<api::RehearseRequest>,
+    ) -> Result<Response<api::RehearseResponse>, Status> {
+        rehearse::rehearse(&self.guest).await?;
+        Ok(Response::new(api::RehearseResponse {}))
     }
 
     async fn update_container(

@@ -32,6 +32,7 @@ import { KsmHost } from '../../lib/vm/ksm/ksm-host.js';
 import { KsmScanner } from '../../lib/vm/ksm/scanner.js';
 import { availableMemoryBytes } from '../../lib/vm/node-memory.js';
 import { TemplateFiles } from '../../lib/vm/template/template-files.js';
+import { VmInspector } from '../../lib/vm/describe.js';
 import { VmManager } from '../../lib/vm/manager.js';
 import { sizeFor } from '../../lib/vm/sizing.js';
 import { HerkosNodeInfo } from './node-info.js';
@@ -84,7 +85,7 @@ export async function startNode(
   const server = await SocketServer.listen(
     background(),
     config.node.socket,
-    [...criServices(parts), adminService(parts)],
+    [...criServices(parts), adminService(parts, new VmInspector(vms))],
     log,
   );
   log.info('serving', { socket: config.node.socket });

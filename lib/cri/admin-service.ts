@@ -14,13 +14,10 @@ import type { ServedService } from './server.js';
 import type { Handlers } from './service.js';
 import { implement } from './service.js';
 
-/**
- * The service of herkosctl, beside CRI on the same socket.
- * @param machines without them, what asks for templates and VMs is not implemented
- */
-export function adminService(parts: CriParts, machines?: Machines): ServedService {
+/** The service of herkosctl, beside CRI on the same socket. */
+export function adminService(parts: CriParts, machines: Machines): ServedService {
   const images: Handlers<typeof admin> = { pullImage: adminPullImage, importImage: adminImportImage };
-  return implement(admin, { ...images, ...(machines === undefined ? {} : handlersOf(machines)) }, parts);
+  return implement(admin, { ...images, ...handlersOf(machines) }, parts);
 }
 
 function handlersOf(machines: Machines): Handlers<typeof admin> {

@@ -93,9 +93,9 @@ async function stopGuest(room: PodRoom, entry: SandboxEntry, live: LivePod): Pro
     shutdownMs,
     'shutting the guest down',
     async (ctx) => {
-      // The answer may be lost with the machine; its end is what counts.
-      await guest.shutdown(ctx).catch(() => undefined);
-      await abortable(ctx, live.vm.exited);
+      // Everything has ended and is written when it answers: nothing is won by waiting until the guest's
+      // kernel has powered off. The answer may be lost with the machine, which is as good.
+      await Promise.race([guest.shutdown(ctx), abortable(ctx, live.vm.exited)]);
     },
     report,
   );

@@ -40,7 +40,9 @@ async function keepLink(room: PodRoom, entry: SandboxEntry, live: LivePod): Prom
     await watchExits(room, entry, session, guest);
     session.cancel();
     if (isOver(live.link)) return;
-    room.log.warn('the link to a guest is lost; making it again', { sandbox: entry.record.id });
+    // A guest that was asked to stop ends its connection first.
+    if (entry.record.phase === 'ready')
+      room.log.warn('the link to a guest is lost; making it again', { sandbox: entry.record.id });
     await live.disconnect();
   }
 }

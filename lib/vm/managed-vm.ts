@@ -2,7 +2,7 @@ import type { Context } from '../base/context.js';
 import type { LayerDevice } from '../model/image.js';
 import type { DeviceLocator, VmExit, VmRecord, VmShape } from '../model/vm.js';
 import type { PodVm } from '../pod/ports.js';
-import type { RunningVm, TemplateImage } from './ports.js';
+import type { MachineReport, RunningVm, TemplateImage } from './ports.js';
 
 /** Where ip(8) and the CNI plugins look for named namespaces. */
 const netnsDirectory = '/run/netns';
@@ -75,6 +75,10 @@ export class ManagedVm implements PodVm {
 
   async saveTemplate(ctx: Context, image: TemplateImage): Promise<void> {
     await this.#running.saveTemplate(ctx, image);
+  }
+
+  async describe(ctx: Context): Promise<MachineReport> {
+    return this.#running.describe(ctx);
   }
 
   async powerDown(ctx: Context): Promise<void> {

@@ -78,6 +78,11 @@ export class VmManager implements VmProvider {
     return this.#machines.records;
   }
 
+  /** The VM that runs under this id, whoever uses it. */
+  running(id: string): ManagedVm | undefined {
+    return this.#machines.running(id);
+  }
+
   /** What every VM starts as. */
   get bootShape(): VmShape {
     const { vcpusDefault, memoryMibDefault } = this.#options.settings.sizing;

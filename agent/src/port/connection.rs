@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
@@ -17,6 +18,7 @@ const READ_AHEAD_BYTES_MAX: usize = 512 * 1024;
 /// One host connection; ends when the host disconnects or a new connection begins.
 pub struct Connection {
     wire: Wire,
+    line: Line,
     next: Arc<Mutex<Vec<u8>>>,
     inbox: Vec<u8>,
     taken: usize,
@@ -25,14 +27,26 @@ pub struct Connection {
 
 /// Tells whether a connection has ended, beside whoever serves it.
 #[derive(Clone)]
-pub struct Line(Wire);
+pub struct Line {
+    wire: Wire,
+    /// The driver has known of this connection. Before that, "nobody is connected" is old news.
+    known: Arc<AtomicBool>,
+}
 
 impl Line {
+    fn has_ended(&self) -> bool {
+        let hung_up = self.wire.hung_up();
+        if !hung_up {
+            self.known.store(true, Ordering::Relaxed);
+        }
+        hung_up && self.known.load(Ordering::Relaxed)
+    }
+
     /// Runs what serves the connection until it ends or the host has gone. HTTP/2 does not read while its
     /// own answers cannot be written, so it would not notice.
     pub async fn serve<T>(&self, serving: impl Future<Output = T>) -> Option<T> {
         let mut serving = pin!(serving);
-        std::future::poll_fn(|cx| match self.0.hung_up() {
+        std::future::poll_fn(|cx| match self.has_ended() {
             true => Poll::Ready(None),
             false => serving.as_mut().poll(cx).map(Some),
         })
@@ -43,17 +57,25 @@ impl Line {
 impl Connection {
     /// `begun`: its first bytes; `next`: where bytes go that begin the connection after it.
     pub fn new(wire: Wire, next: Arc<Mutex<Vec<u8>>>, begun: Vec<u8>) -> Self {
-        Connection { wire, next, inbox: begun, taken: 0, ended: false }
+        let line = Line { wire: wire.clone(), known: Arc::default() };
+        Connection { wire, line, next, inbox: begun, taken: 0, ended: false }
     }
 
     pub fn line(&self) -> Line {
-        Line(self.wire.clone())
+        self.line.clone()
     }
 
     /// Reads one buffer of the host into the inbox; ready when there is something or the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut chunk = [0; READ_BYTES];
-        let read = ready!(self.wire.poll_read(cx, &mut chunk))?;
+        let read = loop {
+            let read = ready!(self.wire.poll_read(cx, &mut chunk))?;
+            if read > 0 || self.line.has_ended() {
+                break read;
+            }
+            // The driver has yet to hear of this connection, or just has: then there may be data now.
+            ready!(self.wire.poll_event(cx))?;
+        };
         let data = chunk.get(..read).unwrap_or_default();
         if data.starts_with(PREFACE) {
             *lock(&self.next) = data.to_vec();
@@ -186,6 +208,21 @@ mod tests {
         };
         let (served, ()) = tokio::join!(line.serve(endless), going);
         assert!(served.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn its_first_bytes_may_come_before_the_word_of_it() {
+        let (mut port, host) = port();
+        send(&host, PREFACE);
+        // From here on "nobody is connected", as it is of the connection before until the driver hears more.
+        drop(host);
+        let mut connection = port.accept().await.unwrap();
+        let line = connection.line();
+        let reading = line.serve(async {
+            read(&mut connection, PREFACE.len()).await;
+            connection.read(&mut [0; 8]).await
+        });
+        assert!(tokio::time::timeout(Duration::from_secs(1), reading).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,7 +63,8 @@ impl Wire {
         }
     }
 
-    /// Whether nobody is connected on the host. Seen even while unread or unwritten bytes stand in the way.
+    /// Whether nobody is connected on the host, as far as the driver knows: data of a new connection may be
+    /// there before the word of it, which comes another way. Seen even while unread or unwritten bytes stand in the way.
     pub fn hung_up(&self) -> bool {
         let mut watched = [PollFd::new(self.fd.as_fd(), PollFlags::empty())];
         let answered = poll(&mut watched, PollTimeout::ZERO).is_ok();

@@ -101,6 +101,11 @@ export class GuestConnection implements Guest {
     return runExec(ctx, this.#link, request);
   }
 
+  /** Of a machine that is to be cloned; not part of what pods see of a guest. */
+  async rehearse(ctx: Context): Promise<void> {
+    await this.#link.call(ctx, agent.rehearse, {}, 'rehearsing in the guest');
+  }
+
   async updateContainer(ctx: Context, containerId: string, ociResources: Buffer): Promise<void> {
     const message = { containerId: ownId(containerId), ociResources };
     await this.#link.call(ctx, agent.updateContainer, message, 'changing a container’s limits in the guest');

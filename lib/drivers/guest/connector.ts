@@ -9,7 +9,7 @@ import type { Context } from '../../base/context.js';
 import { sleep, throwIfDone } from '../../base/context.js';
 import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import { nowUnixNano } from '../../model/time.js';
-import type { Guest, GuestConnector, GuestInfo } from '../../pod/ports.js';
+import type { GuestConnector, GuestInfo } from '../../pod/ports.js';
 import { checkedCount, checkedNumber, cleanText } from './check.js';
 import { GuestConnection } from './connection.js';
 import {
@@ -30,7 +30,7 @@ export class AgentConnector implements GuestConnector {
    * agent opens its port. A guest whose last connection was cut may first send what was left of that,
    * which is no HTTP/2: then a new connection is made.
    */
-  async connect(ctx: Context, agentSocketPath: string, machineId: string): Promise<Guest> {
+  async connect(ctx: Context, agentSocketPath: string, machineId: string): Promise<GuestConnection> {
     let delayMs = connectRetryFirstMs;
     let last: unknown;
     for (let attempt = 1; attempt <= connectAttemptsMax; attempt += 1) {
@@ -51,7 +51,7 @@ export class AgentConnector implements GuestConnector {
     });
   }
 
-  async #attempt(ctx: Context, agentSocketPath: string, machineId: string): Promise<Guest> {
+  async #attempt(ctx: Context, agentSocketPath: string, machineId: string): Promise<GuestConnection> {
     const link = new GuestLink(agentSocketPath);
     try {
       const request = {

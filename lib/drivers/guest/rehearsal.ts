@@ -5,14 +5,13 @@ import { AgentConnector } from './connector.js';
 /** A machine that is nobody's yet. */
 const noMachineId = '';
 
-/** The first greeting loads the agent's code and fills the kernel's caches; what follows finds both warm. */
 export class AgentRehearsal implements Rehearsal {
   readonly #connector = new AgentConnector();
 
   async rehearse(ctx: Context, agentSocketPath: string): Promise<void> {
     const guest = await this.#connector.connect(ctx, agentSocketPath, noMachineId);
     try {
-      await guest.listContainers(ctx);
+      await guest.rehearse(ctx);
     } finally {
       await guest.close();
     }

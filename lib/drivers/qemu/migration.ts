@@ -67,11 +67,14 @@ export async function loadState(
     const outcome = migrationOutcome(session);
     await session.execute(step, 'migrate-incoming', { uri: `unix:${socketPath}` });
     const socket = createConnection(socketPath);
-    const sent = pipeline(createReadStream(statePath), socket, { signal: step.signal });
-    // QEMU's verdict says more than a broken pipe.
-    sent.catch(() => undefined);
-    await abortable(step, Promise.race([outcome, sent.then(() => outcome)]));
-    socket.destroy();
+    // QEMU's verdict says more than a broken connection, which may come before it or after.
+    socket.on('error', () => undefined);
+    try {
+      pipeline(createReadStream(statePath), socket, { signal: step.signal }).catch(() => undefined);
+      await abortable(step, outcome);
+    } finally {
+      socket.destroy();
+    }
   });
 }
 

@@ -1,0 +1,47 @@
+//! Does what every pod does first, in a machine that is going to be cloned.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use crate::container::runtime;
+use crate::fault::{Doing, Fault, Kind, Outcome};
+use crate::guest::Guest;
+use crate::sync::blocking;
+use crate::sys::Ended;
+
+const DIR: &str = "/run/herkos/rehearsal";
+
+pub async fn rehearse(guest: &Arc<Guest>) -> Outcome<()> {
+    if guest.identity.is_taken() {
+        return Err(Fault::new(Kind::State, "this machine is a pod's own: it is too late to rehearse"));
+    }
+    guest.modules().await?;
+    let dir = Path::new(DIR);
+    let sys = guest.sys.clone();
+    blocking(move || sys.make_dir(dir, 0o700).doing("make the rehearsal's directory")).await?;
+    // Brings the runtime and its libraries in; there is nothing to list.
+    let log = dir.join("log");
+    let mut command = runtime::command(&log, "list");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let ended = guest.reaper.run(command, runtime::TIMEOUT).await?;
+    if ended != Ended::Exited(0) {
+        return Err(runtime::failure(guest.sys.as_ref(), &log, "rehearse"));
+    }
+    let sys = guest.sys.clone();
+    blocking(move || sys.remove_tree(dir).doing("remove the rehearsal's directory")).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fake::Fake;
+
+    #[tokio::test]
+    async fn is_refused_in_a_pods_own_machine() {
+        let fake = Arc::new(Fake::default());
+        let guest = Guest::for_test(fake.clone());
+        guest.identity.take(fake.as_ref(), [7; 16]).unwrap();
+        assert_eq!(rehearse(&guest).await.unwrap_err().kind, Kind::State);
+    }
+}
