@@ -4,6 +4,7 @@ mod create_container;
 mod exec;
 mod hello;
 mod list_containers;
+mod memory_info;
 mod online_cpus;
 mod read_output;
 mod rehearse;
@@ -213,6 +214,13 @@ impl Agent for Service {
         request: Request<api::OnlineCpusRequest>,
     ) -> Result<Response<api::OnlineCpusResponse>, Status> {
         Ok(Response::new(online_cpus::online_cpus(&self.guest, request.get_ref()).await?))
+    }
+
+    async fn memory_info(
+        &self,
+        _request: Request<api::MemoryInfoRequest>,
+    ) -> Result<Response<api::MemoryInfoResponse>, Status> {
+        Ok(Response::new(memory_info::memory_info(self.guest.sys.as_ref())?))
     }
 
     async fn shutdown(

@@ -67,6 +67,8 @@ export interface PodVm extends VmControls {
   /** Path of the network namespace that QEMU runs in. */
   readonly netnsPath: string;
   readonly tap: string;
+  /** What the guest has now: it may have let something go after `resize` had been given up. */
+  size(ctx: Context): Promise<VmShape>;
 }
 
 /** What can be done with a VM that runs. After `exited` settles every call fails with `Unavailable`. */
@@ -165,6 +167,7 @@ export interface Guest {
   updateContainer(ctx: Context, containerId: string, ociResources: Buffer): Promise<void>;
   /** Brings plugged processors online; resolves when there are `count`. */
   onlineCpus(ctx: Context, count: number): Promise<void>;
+  memory(ctx: Context): Promise<GuestMemory>;
   shutdown(ctx: Context): Promise<void>;
   /** Ends the connection; the guest goes on. Idempotent. */
   close(): Promise<void>;
@@ -177,6 +180,14 @@ export interface GuestInfo {
   readonly bootMs: number;
   readonly memoryBytes: number;
   readonly cpus: number;
+}
+
+/** As its kernel counts it. */
+export interface GuestMemory {
+  /** Without what the kernel has kept for itself at boot. */
+  readonly totalBytes: number;
+  /** What programs could still take before anything is killed; never more than the total. */
+  readonly availableBytes: number;
 }
 
 export interface GuestPodSetup {

@@ -65,6 +65,10 @@ export class ManagedVm implements PodVm {
     return taken;
   }
 
+  async size(ctx: Context): Promise<VmShape> {
+    return (await this.#running.describe(ctx)).size;
+  }
+
   async pause(ctx: Context): Promise<void> {
     await this.#running.pause(ctx);
   }

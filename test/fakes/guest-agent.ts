@@ -133,6 +133,10 @@ export class FakeAgent {
           throw new Refusal(status.INVALID_ARGUMENT, 'it can never have so many');
         return { cpus };
       }),
+      memoryInfo: unary(() => ({
+        totalBytes: Long.fromNumber(128 * 1024 * 1024, true),
+        availableBytes: Long.fromNumber(100 * 1024 * 1024, true),
+      })),
       listContainers: unary(() => ({ containers: containers.states() })),
       watchExits: (call: WatchCall) => {
         watchExits(containers, call);

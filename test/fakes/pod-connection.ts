@@ -2,6 +2,7 @@
 import type { Context } from '../../lib/base/context.js';
 import { abortable } from '../../lib/base/context.js';
 import { HerkosError } from '../../lib/base/errors.js';
+import { MIB } from '../../lib/base/units.js';
 import type { Guest } from '../../lib/pod/ports.js';
 import type { OciLimits } from '../../lib/pod/spec/resources.js';
 import type { Carry } from './pod-fake-ports.js';
@@ -100,6 +101,11 @@ function guestOf(
     onlineCpus: (ctx, count) =>
       use('onlineCpus', ctx, () => {
         state.cpus = count;
+      }),
+    memory: (ctx) =>
+      use('memory', ctx, () => {
+        const totalBytes = vm.taken.memoryMib * MIB;
+        return { totalBytes, availableBytes: Math.max(0, totalBytes - vm.usesMib * MIB) };
       }),
     shutdown: (ctx) =>
       use('shutdown', ctx, () => {

@@ -158,6 +158,7 @@ export class FakePorts {
           plug(owner, name);
         }),
       resize: (ctx, size) => use('resize', ctx, () => vm.resize(size)),
+      size: (ctx) => use('size', ctx, () => vm.taken),
       unplugGone: (ctx, owner) =>
         use('unplugGone', ctx, () => {
           vm.plugged.delete(owner);

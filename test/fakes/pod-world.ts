@@ -60,6 +60,8 @@ export class FakeVm {
   keepsMib = 0;
   /** More than this the guest does not take. */
   takesMib = Number.POSITIVE_INFINITY;
+  /** Memory that its programs have taken. */
+  usesMib = 0;
   isAlive = true;
   readonly connections = new Set<() => void>();
   #resolveExited: (exit: VmExit) => void = () => undefined;
@@ -80,6 +82,11 @@ export class FakeVm {
       memoryMib: Math.max(this.shape.memoryMib, size.memoryMib),
     };
     this.guest.cpus = Math.min(this.guest.cpus, this.size.vcpus);
+    return this.taken;
+  }
+
+  /** What the guest has. */
+  get taken(): VmShape {
     const memoryMib = Math.min(Math.max(this.size.memoryMib, this.keepsMib), this.takesMib);
     return { ...this.size, memoryMib };
   }

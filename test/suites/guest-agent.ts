@@ -202,6 +202,13 @@ function sizeTests(bench: () => Bench): void {
     for (const count of [0, 5000])
       expect(await rejection(guest.onlineCpus(ctx, count))).to.have.property('class', 'InvalidArgument');
   });
+
+  it('says how much of its memory is free', async () => {
+    const { guest } = bench();
+    const { totalBytes, availableBytes } = await guest.memory(ctx);
+    expect(totalBytes).to.be.within(guest.info.memoryBytes / 2, guest.info.memoryBytes * 2);
+    expect(availableBytes).to.be.within(1, totalBytes);
+  });
 }
 
 function outputTests(bench: () => Bench): void {

@@ -11,11 +11,12 @@ import type {
   GuestExecResult,
   GuestExit,
   GuestInfo,
+  GuestMemory,
   GuestOutput,
   GuestPodSetup,
   OutputStreamName,
 } from '../../pod/ports.js';
-import { checkedNumber, misbehaved } from './check.js';
+import { checkedCount, checkedNumber, misbehaved } from './check.js';
 import { runExec } from './exec.js';
 import { ExitBook, checkedExit, checkedStates } from './exits.js';
 import { cpusMax } from './limits.js';
@@ -116,6 +117,12 @@ export class GuestConnection implements Guest {
     const { cpus } = await this.#link.call(ctx, agent.onlineCpus, { cpus: count }, what);
     const online = checkedNumber(cpus, 'its number of CPUs', cpusMax);
     if (online < count) throw misbehaved(`was content with ${String(online)} of ${String(count)} processors`);
+  }
+
+  async memory(ctx: Context): Promise<GuestMemory> {
+    const answer = await this.#link.call(ctx, agent.memoryInfo, {}, 'asking the guest for its memory');
+    const totalBytes = checkedCount(answer.totalBytes, 'its memory');
+    return { totalBytes, availableBytes: checkedCount(answer.availableBytes, 'its free memory', totalBytes) };
   }
 
   async shutdown(ctx: Context): Promise<void> {

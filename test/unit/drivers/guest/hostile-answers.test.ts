@@ -83,6 +83,16 @@ describe('a hostile guest', () => {
       }
     });
 
+    it('with more free memory than it has', async () => {
+      for (const [totalBytes, availableBytes] of [
+        [5, 6],
+        [Long.MAX_UNSIGNED_VALUE, 6],
+      ] as const) {
+        const guest = await connected({ memoryInfo: answer({ totalBytes, availableBytes }) });
+        expect(await rejection(guest.memory(forever))).to.have.property('reason', 'GUEST_MISBEHAVED');
+      }
+    });
+
     it('with a time of its own', async () => {
       for (const [said, lowest] of [
         [Long.MAX_VALUE, BigInt(Date.now() - 60_000) * 1_000_000n],
