@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
+import { daemonNodeFlags } from '../cmd/herkosd/node-flags.js';
 import { pushExampleImage } from '../test/tools/example-image.js';
 import { RegistryProcess } from '../test/tools/registry-process.js';
 import { NodeTraces } from './node-traces.js';
@@ -51,7 +52,10 @@ async function answers(): Promise<boolean> {
 /** The daemon on its defaults; with --serve it outlives this program. */
 async function startDaemon(logPath: string): Promise<ChildProcess> {
   const log = openSync(logPath, 'a');
-  const child = spawn(process.execPath, [herkosd], { stdio: ['ignore', log, log], detached: serve });
+  const child = spawn(process.execPath, [...daemonNodeFlags, herkosd], {
+    stdio: ['ignore', log, log],
+    detached: serve,
+  });
   closeSync(log);
   const until = Date.now() + readyTimeoutMs;
   while (!(await answers())) {

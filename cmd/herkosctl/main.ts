@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 import { CommanderError } from 'commander';
 
 import { background, withCancel } from '../../lib/base/context.js';

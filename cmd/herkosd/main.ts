@@ -1,3 +1,4 @@
+#!/usr/bin/env -S node --max-semi-space-size=1 --single-threaded-gc
 /** The node daemon: reads the configuration, builds the parts, serves CRI, shuts down; pods go on. */
 import { parseArgs } from 'node:util';
 

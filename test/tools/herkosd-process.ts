@@ -10,6 +10,7 @@ import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { join } from 'node:path';
 
+import { daemonNodeFlags } from '../../cmd/herkosd/node-flags.js';
 import { background } from '../../lib/base/context.js';
 import { systemExec } from '../../lib/base/exec.js';
 import { CriClient } from './cri-client.js';
@@ -129,7 +130,7 @@ export class HerkosdProcess {
   spawn(env: Readonly<Record<string, string>> = {}): void {
     const child = spawn(
       process.execPath,
-      [this.#options.program ?? daemonMain, '--config', this.configPath],
+      [...daemonNodeFlags, this.#options.program ?? daemonMain, '--config', this.configPath],
       { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...this.#options.env, ...env } },
     );
     child.stderr.pipe(createWriteStream(this.logPath, { flags: 'a' }));
