@@ -1,6 +1,8 @@
 /** Plain requests and an image for tests; each test changes what it is about. */
+import { MIB } from '../../lib/base/units.js';
 import type { ContainerConfig, ContainerSecurity } from '../../lib/model/container.js';
 import type { ImageRecord } from '../../lib/model/image.js';
+import type { LinuxResources } from '../../lib/model/resources.js';
 import type { SandboxConfig } from '../../lib/model/sandbox.js';
 
 export const testImage: ImageRecord = {
@@ -82,4 +84,8 @@ export function containerConfig(script: string, changes: Partial<ContainerConfig
     stopSignal: '',
     ...changes,
   };
+}
+
+export function limits(mib: number, cpus = 1): LinuxResources {
+  return { memoryLimitBytes: mib * MIB, cpuQuotaUs: cpus * 100_000, cpuPeriodUs: 100_000 };
 }

@@ -36,6 +36,9 @@ export function connectGuest(call: Carry, world: FakeWorld, ctx: Context, vm: Fa
   return Promise.resolve(guestOf(call, world, vm, connection.signal, lost, drop));
 }
 
+/** Does its effect as the call of this name, unless the guest hangs or a failure is due. */
+type Use = <T>(name: string, ctx: Context, effect: () => T) => Promise<T>;
+
 function guestOf(
   call: Carry,
   world: FakeWorld,
@@ -47,9 +50,9 @@ function guestOf(
   const state = vm.guest;
   /** A context that also ends with the connection. */
   const link = (ctx: Context): Context => ({ ...ctx, signal: AbortSignal.any([ctx.signal, connection]) });
-  const use = <T>(name: string, ctx: Context, effect: () => T): Promise<T> => {
+  const use: Use = (name, ctx, effect) => {
     const linked = link(ctx);
-    if (state.frozen) return abortable(linked, new Promise<T>(() => undefined));
+    if (state.frozen) return abortable(linked, new Promise(() => undefined));
     return abortable(linked, call(`guest.${name}`, linked, effect));
   };
   return {
@@ -62,11 +65,55 @@ function guestOf(
       cpus: 1,
     },
     lost,
+    ...machineCalls(use, vm),
+    ...containerCalls(use, world, vm),
+    watchExits: (ctx) => state.watchExits(link(ctx)),
+    readOutput: (ctx, id, stream, from) => state.container(id).stream(stream).read(link(ctx), from),
+    close: () => {
+      drop();
+      return Promise.resolve();
+    },
+  };
+}
+
+function machineCalls(use: Use, vm: FakeVm): Pick<Guest, 'setupPod' | 'onlineCpus' | 'memory' | 'shutdown'> {
+  const state = vm.guest;
+  return {
     setupPod: (ctx, setup) =>
       use('setupPod', ctx, () => {
         if (state.refuseSetup !== undefined) throw state.refuseSetup;
         state.setup = setup;
       }),
+    onlineCpus: (ctx, count) =>
+      use('onlineCpus', ctx, () => {
+        state.cpus = count;
+      }),
+    memory: (ctx) =>
+      use('memory', ctx, () => {
+        const totalBytes = vm.taken.memoryMib * MIB;
+        return { totalBytes, availableBytes: Math.max(0, totalBytes - vm.usesMib * MIB) };
+      }),
+    shutdown: (ctx) =>
+      use('shutdown', ctx, () => {
+        vm.die();
+      }),
+  };
+}
+
+type ContainerCalls = Pick<
+  Guest,
+  | 'createContainer'
+  | 'startContainer'
+  | 'signalContainer'
+  | 'removeContainerGone'
+  | 'listContainers'
+  | 'exec'
+  | 'updateContainer'
+>;
+
+function containerCalls(use: Use, world: FakeWorld, vm: FakeVm): ContainerCalls {
+  const state = vm.guest;
+  return {
     createContainer: (ctx, request) =>
       use('createContainer', ctx, () => {
         state.create(request);
@@ -84,8 +131,6 @@ function guestOf(
         state.remove(id);
       }),
     listContainers: (ctx) => use('listContainers', ctx, () => state.list()),
-    watchExits: (ctx) => state.watchExits(link(ctx)),
-    readOutput: (ctx, id, stream, from) => state.container(id).stream(stream).read(link(ctx), from),
     exec: (ctx, request) =>
       use('exec', ctx, () => {
         world.execs.push({
@@ -98,22 +143,5 @@ function guestOf(
       use('updateContainer', ctx, () => {
         state.container(id).update(JSON.parse(resources.toString()) as OciLimits);
       }),
-    onlineCpus: (ctx, count) =>
-      use('onlineCpus', ctx, () => {
-        state.cpus = count;
-      }),
-    memory: (ctx) =>
-      use('memory', ctx, () => {
-        const totalBytes = vm.taken.memoryMib * MIB;
-        return { totalBytes, availableBytes: Math.max(0, totalBytes - vm.usesMib * MIB) };
-      }),
-    shutdown: (ctx) =>
-      use('shutdown', ctx, () => {
-        vm.die();
-      }),
-    close: () => {
-      drop();
-      return Promise.resolve();
-    },
   };
 }

@@ -80,7 +80,8 @@ export class HostCgroups implements CgroupFactory {
       const directory = join(mountpoint, below);
       try {
         if (version === 2) {
-          const here = (await this.#fs.read(join(directory, 'cgroup.controllers')))?.trim().split(/\s+/) ?? [];
+          const here =
+            (await this.#fs.read(join(directory, 'cgroup.controllers')))?.trim().split(/\s+/) ?? [];
           await this.#limit(directory, limitsV2(limits), (controller) => here.includes(controller));
         } else await this.#limit(directory, limitsV1(limits), (controller) => controllers.has(controller));
       } catch (error) {
