@@ -11,6 +11,8 @@ export class LivePod {
   size: VmShape | undefined;
   /** Changes of size in the background, waiting or under way. */
   readonly settling = new Set<CancellableContext>();
+  /** The one of them that waits for the guest to need less. */
+  resting: CancellableContext | undefined;
   /** Ends when the pod stops being usable: stop asked for, VM dead. Requests for its containers end with it. */
   readonly #scope: CancellableContext = withCancel(background());
   /** Ends when the link is given up on purpose; longer than the scope, so that a stop still sees exits. */

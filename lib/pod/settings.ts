@@ -26,6 +26,8 @@ export interface PodDeadlines {
   readonly plugMs: number;
   /** One change of the VM's size, until the guest has taken it. */
   readonly sizeMs: number;
+  /** Until a guest that could not spare memory is asked again. */
+  readonly sizeAgainMs: number;
   /** One request to the guest's agent. */
   readonly guestMs: number;
   /** Making a container's disk. */
@@ -60,6 +62,7 @@ export const defaultDeadlines: PodDeadlines = {
   networkMs: 60_000,
   plugMs: 30_000,
   sizeMs: 30_000,
+  sizeAgainMs: 60_000,
   guestMs: 60_000,
   diskMs: 30_000,
   settleMs: 2_000,

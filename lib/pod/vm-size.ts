@@ -2,13 +2,15 @@
  * The size of a pod's VM over its life: what its records ask for, never below what it booted with.
  *
  *   grow    before what needs the room is made; fails when the guest does not take it
- *   settle  whenever less may do: in the background, and a guest that keeps memory is not argued with.
+ *   settle  whenever less may do: in the background, only as far as the guest can spare it, and a guest
+ *           that keeps memory is not argued with, but asked again later.
  *           Not when a container ends, because it mostly comes again
  *
  * One change at a time for each sandbox. A creation counts from the moment its container is in the
  * registry, so that several at once add up; while limits change there is room for the old and the new.
  */
-import type { Context } from '../base/context.js';
+import type { CancellableContext, Context } from '../base/context.js';
+import { sleep } from '../base/context.js';
 import { HerkosError, messageOf } from '../base/errors.js';
 import type { ContainerConfig, ContainerRecord } from '../model/container.js';
 import { hasExited } from '../model/container-state.js';
@@ -17,6 +19,7 @@ import type { VmShape } from '../model/vm.js';
 import type { LivePod } from './live-pod.js';
 import type { ContainerEntry, SandboxEntry } from './registry.js';
 import type { PodRoom } from './room.js';
+import { blockMib, nextMib } from './spare-memory.js';
 import { either } from './steps.js';
 
 /** What differs from the records: a request that is not written yet. */
@@ -113,14 +116,17 @@ export async function growLocked(room: PodRoom, ctx: Context, live: LivePod, wan
   );
 }
 
-/** Gives back, in the background, what the records do not ask for any more. Never fails. */
+/**
+ * Gives back, in the background, what the records do not ask for any more; later again, when the guest
+ * could not spare it. Never fails.
+ */
 export function settleVm(room: PodRoom, sandbox: SandboxEntry): void {
   const { live } = sandbox;
   if (live === undefined || live.scope.signal.aborted || room.isClosed) return;
+  live.resting?.cancel();
   const ctx = either(room.life, live.scope);
   live.settling.add(ctx);
-  room.sizeLocks
-    .run(ctx, sandbox.record.id, () => settle(room, ctx, sandbox, live))
+  settleInTheEnd(room, ctx, sandbox, live)
     .catch((error: unknown) => {
       if (ctx.signal.aborted) return;
       room.log.warn('a virtual machine has not the size that its pod needs', {
@@ -134,17 +140,66 @@ export function settleVm(room: PodRoom, sandbox: SandboxEntry): void {
     });
 }
 
-async function settle(room: PodRoom, ctx: Context, sandbox: SandboxEntry, live: LivePod): Promise<void> {
+async function settleInTheEnd(
+  room: PodRoom,
+  ctx: CancellableContext,
+  sandbox: SandboxEntry,
+  live: LivePod,
+): Promise<void> {
+  const settle = (isAgain: boolean): Promise<boolean> =>
+    room.sizeLocks.run(ctx, sandbox.record.id, () => settleLocked(room, ctx, sandbox, live, isAgain));
+  for (let isDone = await settle(false); !isDone; isDone = await settle(true)) {
+    live.resting = ctx;
+    try {
+      await sleep(ctx, room.settings.deadlines.sizeAgainMs);
+    } finally {
+      if (live.resting === ctx) live.resting = undefined;
+    }
+  }
+}
+
+/** @returns false when the guest has more memory than it needs */
+async function settleLocked(
+  room: PodRoom,
+  ctx: Context,
+  sandbox: SandboxEntry,
+  live: LivePod,
+  isAgain: boolean,
+): Promise<boolean> {
   const target = wantedSize(room, sandbox, live);
-  if (live.size !== undefined && fits(target, live.size) && fits(live.size, target)) return;
-  const taken = await resize(room, ctx, live, target, 'shrinking');
-  if (fits(taken, target) && fits(target, taken)) return;
-  room.log.info('a guest keeps more or less than its pod needs', {
-    sandbox: sandbox.record.id,
-    wanted: shown(target),
-    taken: shown(taken),
-  });
+  if (!isAgain && live.size !== undefined && fits(target, live.size) && fits(live.size, target)) return true;
+  const taken = await shrink(room, ctx, live, target);
   if (!fits(target, taken)) live.size = undefined;
+  if (!isAgain && !(fits(taken, target) && fits(target, taken)))
+    room.log.info('a guest keeps more or less than its pod needs', {
+      sandbox: sandbox.record.id,
+      wanted: shown(target),
+      taken: shown(taken),
+    });
+  return taken.memoryMib < target.memoryMib + blockMib;
+}
+
+/** Step by step, and no further than the guest can spare. @returns what it has then */
+async function shrink(room: PodRoom, ctx: Context, live: LivePod, target: VmShape): Promise<VmShape> {
+  for (;;) {
+    const { now, next } = await room.step(ctx, 'asking the guest what it can spare', 'guestMs', (step) =>
+      nextSize(step, live, target),
+    );
+    const taken = await resize(room, ctx, live, next, 'shrinking');
+    const isThere = next.memoryMib <= target.memoryMib;
+    if (isThere || next.memoryMib >= now.memoryMib || taken.memoryMib >= now.memoryMib) return taken;
+  }
+}
+
+async function nextSize(
+  ctx: Context,
+  live: LivePod,
+  target: VmShape,
+): Promise<{ readonly now: VmShape; readonly next: VmShape }> {
+  const now = await live.vm.size(ctx);
+  if (now.memoryMib <= target.memoryMib) return { now, next: target };
+  const memory = await (await live.guest(ctx)).memory(ctx);
+  return { now, next: { ...target, memoryMib: nextMib(now.memoryMib, target.memoryMib, memory) } };
 }
 
 /** While it is under way, and when it fails, the size is not known. */

@@ -27,7 +27,12 @@ import { testImage } from './pod-configs.js';
 import { FakePorts } from './pod-fake-ports.js';
 
 /** Short enough for tests of what takes too long, long enough for a busy machine to do what does not. */
-export const testDeadlines: PodDeadlines = { ...defaultDeadlines, retryFirstMs: 5, retryMaxMs: 20 };
+export const testDeadlines: PodDeadlines = {
+  ...defaultDeadlines,
+  sizeAgainMs: 10,
+  retryFirstMs: 5,
+  retryMaxMs: 20,
+};
 
 export const testSizing: SizingSettings = {
   vcpusDefault: 1,
@@ -51,6 +56,8 @@ export class FakeVm {
   readonly plugged = new Map<string, string[]>();
   readonly guest = new FakeGuestState();
   readonly nics: string[] = [];
+  /** Of a card that was plugged ahead. */
+  spareMac: string | undefined;
   readonly exited: Promise<VmExit>;
   /** What it booted with: as a template has it, whatever was asked for. */
   readonly shape: VmShape = { vcpus: 1, memoryMib: 256 };

@@ -51,10 +51,12 @@ describe('limits of a container', () => {
     const middle = h.daemon.calls.length;
     await h.pods.updateContainer(ctx, id, limits(300, 1));
     await eventually(() => vm.size.memoryMib === 396 && vm.size.vcpus === 1);
-    expect(h.daemon.calls.slice(middle)).to.deep.equal([
+    expect(h.daemon.calls.slice(middle, middle + 6)).to.deep.equal([
       'container.put',
       'guest.updateContainer',
       'container.put',
+      'size',
+      'guest.memory',
       'resize',
     ]);
   });

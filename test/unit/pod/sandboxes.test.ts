@@ -207,6 +207,8 @@ describe('pod sandboxes', function () {
     }
     await h.daemon.kill();
     const next = await h.world.daemon();
+    // The last of what is done for the pod that was taken over.
+    await eventually(() => next.calls.includes('resize'));
     const before = next.calls.length;
     expect(next.pods.sandboxes()).to.have.length(1001);
     expect(next.pods.containers()).to.have.length(1001);
