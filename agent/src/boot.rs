@@ -2,6 +2,7 @@
 //! finds and mounts the root file system, `root` makes it usable for containers.
 
 pub mod initramfs;
+pub mod modprobe;
 pub mod modules;
 pub mod mounts;
 pub mod root;

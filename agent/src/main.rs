@@ -35,6 +35,9 @@ fn start() -> i32 {
     if std::env::args().nth(1).as_deref() == Some(container::pidns::ROLE) {
         return container::pidns::run();
     }
+    if let Some(code) = boot::modprobe::run_if_asked(&sys::Linux, std::env::args()) {
+        return code;
+    }
     if std::process::id() != 1 {
         boot::fill_standard_descriptors();
         console::say(format_args!(

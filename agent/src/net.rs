@@ -27,15 +27,27 @@ pub fn raise_loopback(sys: &dyn Sys) -> Outcome<()> {
 pub async fn apply(sys: &Arc<dyn Sys>, devices: &Devices, plans: Vec<InterfacePlan>) -> Outcome<()> {
     for plan in &plans {
         let what = format!("the interface with MAC address {}", plan.mac);
-        devices.wait(what, INTERFACE_TIMEOUT, |sys| interface_with(sys, &plan.mac)).await?;
+        devices.wait(what, INTERFACE_TIMEOUT, |sys| find(sys, plan)).await?;
     }
     let sys = sys.clone();
     blocking(move || plans.iter().try_for_each(|plan| configure(sys.as_ref(), plan))).await
 }
 
+/// Waits for a card that is not to be configured yet.
+pub async fn await_card(devices: &Devices, mac: &str) -> Outcome<()> {
+    let mac = plan::mac(mac)?;
+    let what = format!("the interface with MAC address {mac}");
+    devices.wait(what, INTERFACE_TIMEOUT, |sys| interface_with(sys, &mac)).await.map(|_| ())
+}
+
+/// By its own address when it has been given it, else by that of its card.
+fn find(sys: &dyn Sys, plan: &InterfacePlan) -> Option<String> {
+    interface_with(sys, &plan.mac).or_else(|| interface_with(sys, &plan.card_mac))
+}
+
 fn configure(sys: &dyn Sys, plan: &InterfacePlan) -> Outcome<()> {
     let gone = || Fault::internal(format!("the interface with MAC address {} has gone", plan.mac));
-    let present = interface_with(sys, &plan.mac).ok_or_else(gone)?;
+    let present = find(sys, plan).ok_or_else(gone)?;
     let index = index_of(sys, &present).ok_or_else(gone)?;
     let ask =
         |request: Vec<u8>, what: &str| sys.netlink(&request).doing(format_args!("{}: {what}", plan.name));
@@ -44,6 +56,11 @@ fn configure(sys: &dyn Sys, plan: &InterfacePlan) -> Outcome<()> {
         // The kernel renames no interface that is up.
         ask(netlink::set_down(index), "set down")?;
         ask(netlink::rename(index, &plan.name), "rename")?;
+    }
+    if interface_with(sys, &plan.mac).is_none() {
+        // Nor does every driver change the address of one that is up.
+        ask(netlink::set_down(index), "set down")?;
+        ask(netlink::set_mac(index, &plan.mac), "set the MAC address")?;
     }
     if plan.mtu > 0 {
         ask(netlink::set_mtu(index, plan.mtu), "set the MTU")?;
@@ -94,6 +111,7 @@ mod tests {
         InterfacePlan {
             name: "eth0".into(),
             mac: "02:00:00:00:00:01".into(),
+            card_mac: "02:00:00:00:00:01".into(),
             mtu: 1450,
             addresses: vec![("10.0.0.2".parse().unwrap(), 24)],
             routes: vec![],
@@ -129,6 +147,21 @@ mod tests {
         fake.file("/sys/class/net/eth0/ifindex", "2\n");
         configure(&fake, &plan()).unwrap();
         assert!(!fake.netlink_requests().contains(&netlink::set_down(2)));
+    }
+
+    #[test]
+    fn a_card_that_waited_gets_the_address_of_the_pod() {
+        let fake = Fake::default();
+        fake.file("/sys/class/net/eth0/address", "02:00:00:00:00:77\n");
+        fake.file("/sys/class/net/eth0/ifindex", "2\n");
+        let plan = InterfacePlan { card_mac: "02:00:00:00:00:77".into(), ..plan() };
+        configure(&fake, &plan).unwrap();
+        let expected = [netlink::set_down(2), netlink::set_mac(2, "02:00:00:00:00:01")];
+        assert_eq!(fake.netlink_requests()[..2], expected);
+        // Asked again, after the kernel has taken it.
+        fake.file("/sys/class/net/eth0/address", "02:00:00:00:00:01\n");
+        configure(&fake, &plan).unwrap();
+        assert_eq!(fake.netlink_requests().iter().filter(|one| **one == expected[1]).count(), 1);
     }
 
     #[test]

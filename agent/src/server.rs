@@ -195,9 +195,9 @@ impl Agent for Service {
 
     async fn rehearse(
         &self,
-        _request: Request<api::RehearseRequest>,
+        request: Request<api::RehearseRequest>,
     ) -> Result<Response<api::RehearseResponse>, Status> {
-        rehearse::rehearse(&self.guest).await?;
+        rehearse::rehearse(&self.guest, &request.into_inner()).await?;
         Ok(Response::new(api::RehearseResponse {}))
     }
 

@@ -23,6 +23,8 @@ export interface Route {
 export interface GuestInterface {
   readonly name: string;
   readonly mac: string;
+  /** What the guest finds the card by when that is not `mac` yet. */
+  readonly cardMac?: string;
   readonly mtu: number;
   readonly addresses: readonly Address[];
   readonly routes: readonly Route[];

@@ -6,7 +6,7 @@
 import type { Context } from '../base/context.js';
 import { abortable, withCancel } from '../base/context.js';
 import { HerkosError, classOf, messageOf } from '../base/errors.js';
-import type { NetworkAttachment } from '../model/network.js';
+import type { GuestInterface, NetworkAttachment } from '../model/network.js';
 import { machineIdOf } from '../model/sandbox.js';
 import { LivePod } from './live-pod.js';
 import { hostnameOf, hostsFile, nodeResolvConf, resolvConfOf } from './name-files.js';
@@ -114,16 +114,16 @@ async function connectAndSetUp(
   attaching: Promise<NetworkAttachment>,
   timings: Timings,
 ): Promise<NetworkAttachment> {
-  const [network, guest] = await together(
+  const [{ attached: network, cards }, guest] = await together(
     ctx,
     async (inner) => {
       const attached = await abortable(inner, attaching);
-      await timings.measure('nic', () => plugNics(room, inner, live.vm, attached));
-      return attached;
+      const cards = await timings.measure('nic', () => plugNics(room, inner, live.vm, attached));
+      return { attached, cards };
     },
     (inner) => timings.measure('guest', () => connect(room, inner, entry, live)),
   );
-  await timings.measure('setup', () => setupGuest(room, ctx, entry, guest, network));
+  await timings.measure('setup', () => setupGuest(room, ctx, entry, guest, network, cards));
   return network;
 }
 
@@ -187,9 +187,21 @@ async function attachNetwork(
   return network;
 }
 
-async function plugNics(room: PodRoom, ctx: Context, vm: PodVm, network: NetworkAttachment): Promise<void> {
-  for (const { mac } of network.interfaces)
-    await room.step(ctx, 'plugging the network card', 'plugMs', (step) => vm.plugNic(step, mac));
+/** @returns what the guest knows each interface's card by */
+async function plugNics(
+  room: PodRoom,
+  ctx: Context,
+  vm: PodVm,
+  network: NetworkAttachment,
+): Promise<GuestInterface[]> {
+  const cards: GuestInterface[] = [];
+  for (const one of network.interfaces) {
+    const cardMac = await room.step(ctx, 'plugging the network card', 'plugMs', (step) =>
+      vm.plugNic(step, one.mac),
+    );
+    cards.push(cardMac === one.mac ? one : { ...one, cardMac });
+  }
+  return cards;
 }
 
 async function setupGuest(
@@ -198,6 +210,7 @@ async function setupGuest(
   entry: SandboxEntry,
   guest: Guest,
   network: NetworkAttachment,
+  interfaces: readonly GuestInterface[],
 ): Promise<void> {
   const { config } = entry.record;
   const hostname = hostnameOf(config);
@@ -207,7 +220,7 @@ async function setupGuest(
       hostname,
       hosts: hostsFile(hostname, network.ips),
       resolvConf,
-      interfaces: network.interfaces,
+      interfaces,
       sysctls: config.sysctls,
       shmBytes: room.settings.shmBytes,
     }),

@@ -77,8 +77,11 @@ export interface VmControls {
   readonly agentSocketPath: string;
   /** Settles at once when the process ends, however it ends; never rejects (R4). */
   readonly exited: Promise<VmExit>;
-  /** Plugs the pod's NIC on the tap. */
-  plugNic(ctx: Context, mac: string): Promise<void>;
+  /**
+   * Plugs a NIC for the address `mac` on the tap; resolves with the address that the guest finds it by.
+   * Another one than `mac` when the VM had a card waiting: then the guest has to give it `mac`.
+   */
+  plugNic(ctx: Context, mac: string): Promise<string>;
   /** Plugs an image's layer files, read-only; files that are plugged already are shared and counted. */
   plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]>;
   /** Plugs a raw disk image, writable. */

@@ -34,8 +34,12 @@ export class ManagedVm implements PodVm {
     this.#running = running;
   }
 
-  async plugNic(ctx: Context, mac: string): Promise<void> {
-    await this.#running.plugNic(ctx, mac);
+  async plugNic(ctx: Context, mac: string): Promise<string> {
+    return this.#running.plugNic(ctx, mac);
+  }
+
+  async plugSpareNic(ctx: Context, mac: string): Promise<void> {
+    await this.#running.plugSpareNic(ctx, mac);
   }
 
   async plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]> {

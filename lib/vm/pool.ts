@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto';
+
 import type { Context } from '../base/context.js';
 import { background, underDeadline, withCancel } from '../base/context.js';
 import { messageOf } from '../base/errors.js';
@@ -19,6 +21,12 @@ export interface PoolOptions {
   /** Bytes that the node could give to new processes now. */
   readonly availableBytes: () => Promise<number>;
   readonly logger: Logger;
+}
+
+/** Locally administered, unicast. The pod's own address follows when it is known. */
+function randomMac(): string {
+  const tail = randomBytes(5).toString('hex').match(/../g) ?? [];
+  return ['02', ...tail].join(':');
 }
 
 const fillTimeoutMs = 60_000;
@@ -174,7 +182,10 @@ export class Pool {
         throw error;
       }
       try {
-        await rehearsal.rehearse(ctx, vm.agentSocketPath);
+        // The guest's driver takes its time over a new card: better now than when a pod waits.
+        const mac = randomMac();
+        await vm.plugSpareNic(ctx, mac);
+        await rehearsal.rehearse(ctx, vm.agentSocketPath, mac);
         await vm.pause(ctx);
       } catch (error) {
         await this.#drop(vm);

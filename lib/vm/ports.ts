@@ -71,6 +71,8 @@ export interface TemplateImage {
 export interface RunningVm extends VmControls {
   readonly pid: number;
   readonly processStartTicks: string;
+  /** Plugs a NIC that the next `plugNic` uses. `mac`: any that no other machine has. */
+  plugSpareNic(ctx: Context, mac: string): Promise<void>;
   /** Stops the guest's processors; the guest does not notice. */
   pause(ctx: Context): Promise<void>;
   resume(ctx: Context): Promise<void>;
@@ -113,9 +115,9 @@ export interface NetnsFactory {
 export interface Rehearsal {
   /**
    * Waits until the agent answers, lets it do once what every pod needs, so that clones find it done, and
-   * leaves it waiting for its next connection. Nothing of it is secret or tells one guest from another.
+   * leaves it waiting for its next connection. With `nicMac` it waits for that card too. Nothing of it is secret or tells one guest from another.
    */
-  rehearse(ctx: Context, agentSocketPath: string): Promise<void>;
+  rehearse(ctx: Context, agentSocketPath: string, nicMac?: string): Promise<void>;
 }
 
 /** Host cgroups, v1, v2 or hybrid; implemented by `drivers/cgroup`. */

@@ -149,6 +149,7 @@ export class FakePorts {
       plugNic: (ctx, mac) =>
         use('plugNic', ctx, () => {
           vm.nics.push(mac);
+          return vm.spareMac ?? mac;
         }),
       plugLayers: (ctx, owner, layers) =>
         use('plugLayers', ctx, () => layers.map((layer) => plug(owner, layer.path))),

@@ -39,6 +39,8 @@ export class FakeProcess {
   /** A guest that ignores requests keeps its devices. */
   deaf = false;
   poweredDown = false;
+  /** By the address of the pod, that of the card which was plugged ahead. */
+  readonly spareNics = new Map<string, string>();
   paused = false;
   size: VmShape;
   #settle: (exit: VmExit) => void = () => undefined;
@@ -162,9 +164,25 @@ class FakeRunningVm implements RunningVm {
     this.exited = process.exited;
   }
 
-  async plugNic(ctx: Context, mac: string): Promise<void> {
+  async plugNic(ctx: Context, mac: string): Promise<string> {
     await this.#check(ctx);
-    if (!this.#process.devices.some(({ key }) => key === mac)) this.#add(mac, 'nic', 'pod');
+    const { devices, spareNics } = this.#process;
+    const known = spareNics.get(mac);
+    if (known !== undefined) return known;
+    const spare = devices.find(({ owners }) => owners.has('spare'));
+    if (spare !== undefined) {
+      spare.owners.delete('spare');
+      spare.owners.add('pod');
+      spareNics.set(mac, spare.key);
+      return spare.key;
+    }
+    if (!devices.some(({ key }) => key === mac)) this.#add(mac, 'nic', 'pod');
+    return mac;
+  }
+
+  async plugSpareNic(ctx: Context, mac: string): Promise<void> {
+    await this.#check(ctx);
+    this.#add(mac, 'nic', 'spare');
   }
 
   async plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]> {

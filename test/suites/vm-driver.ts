@@ -123,6 +123,18 @@ function lifeTests(setting: () => Setting): void {
     await vm.kill(ctx);
   });
 
+  it('uses a card that was plugged ahead for the first address, and only for that', async () => {
+    const { driver, start } = setting();
+    const { spec, vm } = await start();
+    const spare = '02:00:00:00:00:99';
+    await vm.plugSpareNic(ctx, spare);
+    expect(await vm.plugNic(ctx, mac)).to.equal(spare);
+    expect(await vm.plugNic(ctx, mac)).to.equal(spare);
+    const second = '02:00:00:00:00:08';
+    expect(await vm.plugNic(ctx, second)).to.equal(second);
+    await driver.destroyGone(ctx, recordOf(spec, vm));
+  });
+
   it('plugs the network card once and asks the guest to power down', async () => {
     const { start } = setting();
     const { vm } = await start();

@@ -69,6 +69,12 @@ pub fn rename(index: u32, name: &str) -> Vec<u8> {
     link(index, 0, 0).attribute(libc::IFLA_IFNAME, &name).done()
 }
 
+/// `mac`: checked, six octets in hexadecimal with colons.
+pub fn set_mac(index: u32, mac: &str) -> Vec<u8> {
+    let octets: Vec<u8> = mac.split(':').filter_map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+    link(index, 0, 0).attribute(libc::IFLA_ADDRESS, &octets).done()
+}
+
 pub fn set_mtu(index: u32, mtu: u32) -> Vec<u8> {
     link(index, 0, 0).attribute(libc::IFLA_MTU, &mtu.to_ne_bytes()).done()
 }

@@ -19,6 +19,8 @@ pub struct InterfacePlan {
     pub name: String,
     /// Lower case, with colons, as sysfs writes it.
     pub mac: String,
+    /// What it is found by when nobody has given it `mac` yet; the same for a card of its own.
+    pub card_mac: String,
     /// 0: as it is.
     pub mtu: u32,
     pub addresses: Vec<(IpAddr, u8)>,
@@ -53,7 +55,9 @@ fn plan_one(interface: &api::Interface) -> Outcome<InterfacePlan> {
     let addresses = interface.addresses.iter().map(address).collect::<Outcome<Vec<_>>>()?;
     let mut routes = interface.routes.iter().map(route).collect::<Outcome<Vec<_>>>()?;
     routes.sort_by_key(|route| route.gateway.is_some());
-    Ok(InterfacePlan { name, mac: mac(&interface.mac)?, mtu: interface.mtu, addresses, routes })
+    let own = mac(&interface.mac)?;
+    let card_mac = if interface.card_mac.is_empty() { own.clone() } else { mac(&interface.card_mac)? };
+    Ok(InterfacePlan { name, mac: own, card_mac, mtu: interface.mtu, addresses, routes })
 }
 
 /// A name that the kernel takes and that leads to no other directory of sysfs or procfs.
@@ -62,7 +66,7 @@ pub fn is_interface_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.starts_with('.') && name.bytes().all(plain)
 }
 
-fn mac(text: &str) -> Outcome<String> {
+pub fn mac(text: &str) -> Outcome<String> {
     let lower = text.to_ascii_lowercase();
     let octet = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     if lower.split(':').count() == 6 && lower.split(':').all(octet) {
@@ -129,6 +133,7 @@ mod tests {
         };
         api::Interface {
             name: "eth0".into(),
+            card_mac: String::new(),
             mac: "02:AB:00:00:00:01".into(),
             mtu: 1450,
             addresses: vec![address("10.244.1.7", 32), address("fd00::7", 128)],

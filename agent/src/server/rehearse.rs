@@ -4,19 +4,24 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use super::api::RehearseRequest;
 use crate::container::runtime;
 use crate::fault::{Doing, Fault, Kind, Outcome};
 use crate::guest::Guest;
+use crate::net;
 use crate::sync::blocking;
 use crate::sys::Ended;
 
 const DIR: &str = "/run/herkos/rehearsal";
 
-pub async fn rehearse(guest: &Arc<Guest>) -> Outcome<()> {
+pub async fn rehearse(guest: &Arc<Guest>, request: &RehearseRequest) -> Outcome<()> {
     if guest.identity.is_taken() {
         return Err(Fault::new(Kind::State, "this machine is a pod's own: it is too late to rehearse"));
     }
     guest.modules().await?;
+    if !request.mac.is_empty() {
+        net::await_card(&guest.devices, &request.mac).await?;
+    }
     let dir = Path::new(DIR);
     let sys = guest.sys.clone();
     blocking(move || sys.make_dir(dir, 0o700).doing("make the rehearsal's directory")).await?;
@@ -42,6 +47,6 @@ mod tests {
         let fake = Arc::new(Fake::default());
         let guest = Guest::for_test(fake.clone());
         guest.identity.take(fake.as_ref(), [7; 16]).unwrap();
-        assert_eq!(rehearse(&guest).await.unwrap_err().kind, Kind::State);
+        assert_eq!(rehearse(&guest, &RehearseRequest::default()).await.unwrap_err().kind, Kind::State);
     }
 }

@@ -103,8 +103,8 @@ export class GuestConnection implements Guest {
   }
 
   /** Of a machine that is to be cloned; not part of what pods see of a guest. */
-  async rehearse(ctx: Context): Promise<void> {
-    await this.#link.call(ctx, agent.rehearse, {}, 'rehearsing in the guest');
+  async rehearse(ctx: Context, nicMac = ''): Promise<void> {
+    await this.#link.call(ctx, agent.rehearse, { mac: nicMac }, 'rehearsing in the guest');
   }
 
   async updateContainer(ctx: Context, containerId: string, ociResources: Buffer): Promise<void> {

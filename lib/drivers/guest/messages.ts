@@ -33,6 +33,7 @@ function guestInterface(one: GuestInterface): Message<'Interface'> {
   return {
     name: one.name,
     mac: one.mac,
+    cardMac: one.cardMac ?? '',
     mtu: one.mtu,
     addresses: one.addresses.map(({ ip, prefixLength }) => ({ ip, prefixLength })),
     routes: one.routes.map((route) => ({

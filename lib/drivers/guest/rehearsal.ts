@@ -8,10 +8,10 @@ const noMachineId = '';
 export class AgentRehearsal implements Rehearsal {
   readonly #connector = new AgentConnector();
 
-  async rehearse(ctx: Context, agentSocketPath: string): Promise<void> {
+  async rehearse(ctx: Context, agentSocketPath: string, nicMac?: string): Promise<void> {
     const guest = await this.#connector.connect(ctx, agentSocketPath, noMachineId);
     try {
-      await guest.rehearse(ctx);
+      await guest.rehearse(ctx, nicMac);
     } finally {
       await guest.close();
     }

@@ -21,8 +21,9 @@ export interface HotplugOptions extends PluggerOptions, MachineSizeOptions {
   readonly tap: string;
 }
 
-/** The NIC belongs to the pod, not to a container. */
+/** The NIC belongs to the pod, not to a container; one that is plugged ahead, to nobody yet. */
 const podOwner = 'pod';
+const spareOwner = 'spare';
 
 /** All devices that come and go while one VM runs. */
 export class Hotplug {
@@ -38,14 +39,19 @@ export class Hotplug {
     this.#size = new MachineSize(this.#plugger, options);
   }
 
-  async plugNic(ctx: Context, mac: string): Promise<void> {
+  /** @returns the address that the card was plugged with */
+  async plugNic(ctx: Context, mac: string): Promise<string> {
     const { book } = this.#plugger;
-    await this.#plugger.exclusive(ctx, async () => {
-      if (book.plugged('nic', mac) !== undefined) return;
-      await this.#plugger.plug(ctx, book.add('nic', [mac], podOwner), (entry) =>
-        plugNic(entry, this.#options.tap, mac),
-      );
+    return this.#plugger.exclusive(ctx, async () => {
+      const there = book.plugged('nic', mac) ?? (await this.#takeSpareNic(mac));
+      if (there !== undefined) return there.keys[0] ?? mac;
+      await this.#addNic(ctx, mac, podOwner);
+      return mac;
     });
+  }
+
+  async plugSpareNic(ctx: Context, mac: string): Promise<void> {
+    await this.#plugger.exclusive(ctx, () => this.#addNic(ctx, mac, spareOwner));
   }
 
   async plugDisk(ctx: Context, owner: string, path: string): Promise<DeviceLocator> {
@@ -123,6 +129,22 @@ export class Hotplug {
   }
 
   /** What is still leaving, as after a restart, cannot be plugged again before it is gone. */
+  async #addNic(ctx: Context, mac: string, owner: string): Promise<void> {
+    const entry = this.#plugger.book.add('nic', [mac], owner);
+    await this.#plugger.plug(ctx, entry, () => plugNic(entry, this.#options.tap, mac));
+  }
+
+  /** A card that was plugged ahead is known by both addresses from now on. */
+  async #takeSpareNic(mac: string): Promise<DeviceEntry | undefined> {
+    const { book } = this.#plugger;
+    const spare = book.ownedBy(spareOwner).find(({ state }) => state === 'plugged');
+    if (spare === undefined) return undefined;
+    spare.keys.push(mac);
+    spare.owners = [podOwner];
+    await this.#plugger.save();
+    return spare;
+  }
+
   async #awaitLeft(ctx: Context, kind: DeviceKind, key: string): Promise<void> {
     const leaving = this.#plugger.book.ofKind(kind).filter(({ state, keys }) => {
       return state === 'leaving' && keys.includes(key);

@@ -52,8 +52,12 @@ export class QemuVm implements RunningVm {
     });
   }
 
-  async plugNic(ctx: Context, mac: string): Promise<void> {
-    await this.#whileLive(() => this.hotplug.plugNic(ctx, mac));
+  async plugNic(ctx: Context, mac: string): Promise<string> {
+    return this.#whileLive(() => this.hotplug.plugNic(ctx, mac));
+  }
+
+  async plugSpareNic(ctx: Context, mac: string): Promise<void> {
+    await this.#whileLive(() => this.hotplug.plugSpareNic(ctx, mac));
   }
 
   async plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]> {

@@ -45,6 +45,16 @@ describe('a pod whose VM was cloned', () => {
     });
   }
 
+  it('out of the pool gives its waiting card the address of the pod', async () => {
+    node.world.vmSource = 'pool';
+    node.world.spoilClone = (vm) => {
+      vm.spareMac = '02:77:00:00:00:01';
+    };
+    const vm = node.world.vm(await node.run());
+    expect(vm.guest.setup?.interfaces).to.have.length(1);
+    expect(vm.guest.setup?.interfaces[0]).to.include({ mac: vm.nics[0], cardMac: '02:77:00:00:00:01' });
+  });
+
   it('does not boot when the guest only refuses what the pod asks for', async () => {
     node.world.spoilClone = (vm) => {
       vm.guest.refuseSetup = new HerkosError('InvalidArgument', 'no such sysctl');
