@@ -1,8 +1,9 @@
 /** What is in the two images of the guest. */
 import { readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 
 import { programClosure } from './closure.js';
-import { loadOrder, openModuleTree, trimModule } from './modules.js';
+import { loadOrder, moduleInfo, openModuleTree, trimModule } from './modules.js';
 import type { ModuleTree } from './modules.js';
 import type { GuestPackages } from './packages.js';
 import { Tree } from './tree.js';
@@ -38,8 +39,13 @@ const rootModules = [
   '9pnet_fd',
 ];
 
+/** Loaded when somebody asks the kernel for them, so that nobody else pays: privileged containers make bridges. */
+const demandModules = ['bridge'];
+
 const moduleDirectory = '/lib/modules';
 const agentPath = '/sbin/herkos-agent';
+/** What the kernel starts for a module that it misses (CONFIG_MODPROBE_PATH). */
+const modprobePath = '/sbin/modprobe';
 const runtimePath = '/usr/bin/crun';
 
 /**
@@ -80,6 +86,8 @@ export async function guestTrees(sources: GuestSources): Promise<GuestTrees> {
   const root = new Tree().file(agentPath, sources.agent, 0o755).directory('/tmp', 0o1777);
   for (const path of mountPoints) root.directory(path);
   await addModules(root, late, '/etc/herkos/modules.list');
+  await addDemandModules(root, modules, new Set([...early, ...late].map(({ name }) => name)));
+  root.link(modprobePath, basename(agentPath));
   for (const { path, data } of await programClosure(sources.runtimeRoot, runtimePath))
     root.file(path, data, 0o755);
   root.link(machineIdPath, machineIdTarget);
@@ -87,14 +95,39 @@ export async function guestTrees(sources: GuestSources): Promise<GuestTrees> {
   return { initramfs, root };
 }
 
-async function addModules(
-  tree: Tree,
-  modules: readonly { readonly name: string; readonly path: string }[],
-  listPath: string,
-): Promise<void> {
-  for (const { name, path } of modules)
-    tree.file(`${moduleDirectory}/${name}.ko`, trimModule(await readFile(path), path));
-  tree.file(listPath, modules.map(({ name }) => `${moduleDirectory}/${name}.ko\n`).join(''));
+interface ModuleFile {
+  readonly name: string;
+  readonly path: string;
+}
+
+async function addModules(tree: Tree, modules: readonly ModuleFile[], listPath: string): Promise<void> {
+  await addModuleFiles(tree, modules);
+  tree.file(listPath, modules.map((module) => `${guestPath(module)}\n`).join(''));
+}
+
+/** A line for each name that the kernel may ask for, with all that is to be loaded for it. */
+async function addDemandModules(tree: Tree, all: ModuleTree, loaded: ReadonlySet<string>): Promise<void> {
+  const lines: string[] = [];
+  for (const wanted of demandModules) {
+    const order = await loadOrder(all, [wanted], loaded);
+    const last = order.at(-1);
+    if (last === undefined) continue;
+    await addModuleFiles(tree, order);
+    const { aliases } = moduleInfo(await readFile(last.path), last.path);
+    for (const name of [wanted, ...aliases]) lines.push(`${[name, ...order.map(guestPath)].join(' ')}\n`);
+  }
+  tree.file('/etc/herkos/modules.demand', lines.join(''));
+}
+
+async function addModuleFiles(tree: Tree, modules: readonly ModuleFile[]): Promise<void> {
+  for (const module of modules) {
+    if (tree.has(guestPath(module))) continue;
+    tree.file(guestPath(module), trimModule(await readFile(module.path), module.path));
+  }
+}
+
+function guestPath({ name }: ModuleFile): string {
+  return `${moduleDirectory}/${name}.ko`;
 }
 
 /** `name=value` lines; the agent says the OCI runtime's to the host without starting it. */
