@@ -5,7 +5,7 @@ import type { runtime } from '#gen/cri/v1/api.js';
 
 import { eventually } from '../../tools/eventually.js';
 import { testAccelerator } from '../../tools/herkosd-process.js';
-import { NodeFixture } from '../../tools/node-fixture.js';
+import { NodeFixture, containerStates } from '../../tools/node-fixture.js';
 import { sandboxConfig } from '../../tools/pod-config.js';
 
 type Resources = runtime.v1.LinuxContainerResources.$Properties;
@@ -13,6 +13,11 @@ type Resources = runtime.v1.LinuxContainerResources.$Properties;
 const mebibyte = 1024 * 1024;
 /** What the guest keeps of its memory for its kernel, beside what it says it has. */
 const kernelShareMib = 64;
+/** What a program takes in a guest that is to shrink, and what it must be left. */
+const usedMib = 320;
+const marginMib = 32;
+/** Of what can be spared, at least so much is taken. */
+const stepMib = 64;
 const namespaceOptions = { network: 0, pid: 1, ipc: 0 };
 
 /** @param cpus may be a part */
@@ -24,11 +29,20 @@ function limits(mib: number, cpus: number): Resources {
   };
 }
 
-describe('the size of a pod’s VM, as its containers see it', () => {
+for (const source of ['cold', 'clone'])
+  describe(`the size of a pod’s VM, as its containers see it: ${source}`, () => {
+    sizeTests(source);
+  });
+
+function sizeTests(source: string): void {
   let node: NodeFixture;
 
   before(async () => {
-    node = await NodeFixture.start({ config: { vm: 'vcpus = 1\nmemory = "256MiB"' } });
+    const templates = source === 'clone';
+    node = await NodeFixture.start({
+      config: { vm: `vcpus = 1\nmemory = "256MiB"\ntemplates = ${String(templates)}` },
+    });
+    if (templates) await logged('a template is ready');
   });
 
   after(async () => {
@@ -44,8 +58,24 @@ describe('the size of a pod’s VM, as its containers see it', () => {
     node.startContainer(pod, name, ['sleep', '3600'], {
       linux: { resources, securityContext: { namespaceOptions } },
     });
+  const logged = (text: string): Promise<void> =>
+    eventually(async () => (await node.daemon.log()).includes(text));
+  /** Runs a pod whose VM has come about as it should. */
+  const run = async (more: Parameters<typeof sandboxConfig>[0]): Promise<string> => {
+    const config = sandboxConfig(more);
+    const { podSandboxId } = await node.daemon.client.runtime('runPodSandbox', { config });
+    const { info } = await node.daemon.client.runtime('podSandboxStatus', { podSandboxId, verbose: true });
+    const { vm, size } = JSON.parse(info['info'] ?? '') as Record<string, unknown>;
+    expect(vm).to.have.property('source', source);
+    expect(size).to.have.all.keys('vcpus', 'memoryMib');
+    return podSandboxId;
+  };
   const memoryMib = async (container: string): Promise<number> => {
     const line = await node.exec(container, 'grep', 'MemTotal', '/proc/meminfo');
+    return Number(/\d+/.exec(line)?.[0]) / 1024;
+  };
+  const availableMib = async (container: string): Promise<number> => {
+    const line = await node.exec(container, 'grep', 'MemAvailable', '/proc/meminfo');
     return Number(/\d+/.exec(line)?.[0]) / 1024;
   };
   const cpus = async (container: string): Promise<number> => {
@@ -62,7 +92,7 @@ describe('the size of a pod’s VM, as its containers see it', () => {
   };
 
   it('follows the limits of its containers, up and down', async () => {
-    const pod = await node.runSandbox('sizes');
+    const pod = await run({ name: 'sizes' });
     const observer = await start(pod, 'observer');
     expect(await memoryMib(observer)).to.be.within(256 - kernelShareMib, 256);
     expect(await cpus(observer)).to.equal(1);
@@ -93,13 +123,10 @@ describe('the size of a pod’s VM, as its containers see it', () => {
   });
 
   it('is that of the pod’s limits from the start, and follows them', async () => {
-    const config = sandboxConfig({
+    const podSandboxId = await run({
       name: 'summed',
       more: { linux: { resources: limits(512, 2), securityContext: { namespaceOptions } } },
     });
-    const { podSandboxId } = await node.daemon.client.runtime('runPodSandbox', { config });
-    const { info } = await node.daemon.client.runtime('podSandboxStatus', { podSandboxId, verbose: true });
-    expect(JSON.stringify(info)).to.match(/size/);
     const container = await start(podSandboxId, 'within', limits(512, 2));
     expect(await memoryMib(container)).to.be.within(512 + 96 - kernelShareMib, 512 + 96);
     expect(await cpus(container)).to.equal(2);
@@ -110,8 +137,26 @@ describe('the size of a pod’s VM, as its containers see it', () => {
     expect(await memoryMib(container)).to.be.within(640 + 96 - kernelShareMib, 640 + 96);
   });
 
+  it('is no less than what a guest uses, and says so, until it uses less', async () => {
+    const pod = await run({ name: 'keeps' });
+    const roomy = await start(pod, 'roomy', limits(512, 1));
+    const user = await start(pod, 'user');
+    // Nobody reads, so what was made for the one great write stays.
+    const script = `dd if=/dev/zero bs=${String(usedMib)}M count=1 | sleep 3600`;
+    const eater = await node.startContainer(pod, 'eater', ['sh', '-c', script]);
+    await eventually(async () => (await availableMib(user)) < 512 + 256 - kernelShareMib - usedMib);
+    await node.daemon.client.runtime('removeContainer', { containerId: roomy });
+    await logged('a guest keeps more or less than its pod needs');
+    expect(await memoryMib(user)).to.be.within(usedMib + marginMib, 512 + 256 - stepMib);
+    expect(await availableMib(user)).to.be.greaterThan(marginMib / 2);
+    for (const container of [user, eater])
+      expect((await node.containerStatus(container)).state).to.equal(containerStates.CONTAINER_RUNNING);
+    await node.daemon.client.runtime('removeContainer', { containerId: eater });
+    await eventually(async () => (await memoryMib(user)) <= 256);
+  });
+
   it('has a limit, which an error names', async () => {
-    const pod = await node.runSandbox('limited');
+    const pod = await run({ name: 'limited' });
     let message = '';
     try {
       await start(pod, 'greedy', limits(1024 * 1024, 1));
@@ -120,4 +165,4 @@ describe('the size of a pod’s VM, as its containers see it', () => {
     }
     expect(message).to.match(/the container greedy asks for 1048576 MiB of memory.*this node gives one VM/);
   });
-});
+}
