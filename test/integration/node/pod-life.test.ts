@@ -11,6 +11,7 @@ import type { runtime } from '#gen/cri/v1/api.js';
 import { eventually } from '../../tools/eventually.js';
 import { NodeFixture, containerStates } from '../../tools/node-fixture.js';
 import { sandboxConfig } from '../../tools/pod-config.js';
+import { rejection } from '../../tools/rejection.js';
 
 type Resources = runtime.v1.LinuxContainerResources.$Properties;
 
@@ -52,6 +53,15 @@ describe('a pod in its own VM, as a client sees it', () => {
     const ip = status?.network?.ip ?? '';
     await eventually(async () => (await get(ip, 80)).includes(pageText));
     expect(await get('127.0.0.1', hostPort)).to.include(pageText);
+  });
+
+  it('has the guest’s kernel load what a container may ask for, and nothing else', async () => {
+    const security = { linux: { securityContext: { capabilities: { addCapabilities: ['NET_ADMIN'] } } } };
+    const container = await node.startContainer(pod, 'bridging', ['sleep', '3600'], security);
+    await node.exec(container, 'ip', 'link', 'add', 'br9', 'type', 'bridge');
+    expect(await node.exec(container, 'ip', 'link', 'show', 'br9')).to.include('br9');
+    const failure = await rejection(node.exec(container, 'ip', 'link', 'add', 'dummy9', 'type', 'dummy'));
+    expect(String(failure)).to.match(/not supported|RTNETLINK/i);
   });
 
   it('gives its containers one network, one hostname and the DNS that was asked for', async () => {
