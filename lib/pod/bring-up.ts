@@ -3,14 +3,14 @@
  * names, and is as big as the pod needs. A clone that does not come up is replaced by a VM that boots; what
  * the network gave stays.
  */
-import type { Context } from '../base/context.js';
-import { abortable, withCancel } from '../base/context.js';
+import type { CancellableContext, Context } from '../base/context.js';
+import { abortable, throwIfDone, withCancel } from '../base/context.js';
 import { HerkosError, classOf, messageOf } from '../base/errors.js';
 import type { GuestInterface, NetworkAttachment } from '../model/network.js';
 import { machineIdOf } from '../model/sandbox.js';
 import { LivePod } from './live-pod.js';
 import { hostnameOf, hostsFile, nodeResolvConf, resolvConfOf } from './name-files.js';
-import type { Guest, PodVm } from './ports.js';
+import type { Guest, PodVm, VmPlace } from './ports.js';
 import type { SandboxEntry } from './registry.js';
 import type { PodRoom } from './room.js';
 import { either, together } from './steps.js';
@@ -26,42 +26,83 @@ export interface UsablePod {
 /** How a guest fails that does not come up; another answer is about the pod, and another guest gives it too. */
 const deadGuestClasses = new Set(['Unavailable', 'DeadlineExceeded', 'Internal', 'DataLoss']);
 
-/** Any failure leaves no connection; the VM and the network are the caller's to undo. */
+/** What only the caller can do, because it undoes it. */
+export interface BringUpParts {
+  readonly acquire: (onPlace: (place: VmPlace) => void) => Promise<PodVm>;
+  /** Notes durably that the network may hold something for this pod from now on. */
+  readonly requestNetwork: (place: VmPlace) => Promise<void>;
+}
+
+/**
+ * The network is attached while the VM's process starts and its guest boots. Any failure leaves no
+ * connection; the VM and the network are the caller's to undo, and nothing works on them any more.
+ */
 export async function bringUp(
   room: PodRoom,
   ctx: Context,
   entry: SandboxEntry,
-  vm: PodVm,
   timings: Timings,
+  { acquire, requestNetwork }: BringUpParts,
 ): Promise<UsablePod> {
   // It goes on while a VM is replaced, and is waited for before the caller undoes anything.
-  const networkScope = withCancel(ctx);
-  let networkError: unknown;
-  const attaching = attachNetwork(room, networkScope, entry, timings).catch((error: unknown) => {
-    networkError = error;
-    throw error;
+  const network = new NetworkOnItsWay(withCancel(ctx), async (scope, place) => {
+    await timings.measure('record', () => requestNetwork(place));
+    return attachNetwork(room, scope, entry, timings);
   });
   try {
+    const vm = await timings.measure('vm', () =>
+      acquire((place) => {
+        network.begin(place);
+      }),
+    );
     try {
-      return await useVm(room, ctx, entry, vm, attaching, timings);
+      return await useVm(room, ctx, entry, vm, network.attached, timings);
     } catch (error) {
-      const isClone = vm.record.source !== 'cold';
-      if (
-        !isClone ||
-        ctx.signal.aborted ||
-        networkError !== undefined ||
-        !deadGuestClasses.has(classOf(error))
-      )
-        throw error;
+      const isDead = vm.record.source !== 'cold' && deadGuestClasses.has(classOf(error));
+      if (!isDead || ctx.signal.aborted || network.hasFailed) throw error;
       const booted = await timings.measure('vm', () => replace(room, ctx, entry, error));
-      return await useVm(room, ctx, entry, booted, attaching, timings);
+      return await useVm(room, ctx, entry, booted, network.attached, timings);
     }
-  } catch (error) {
-    networkScope.cancel();
-    await attaching.catch(() => undefined);
-    throw error;
   } finally {
-    networkScope.cancel();
+    await network.end();
+  }
+}
+
+/** The network from the moment its place is known, whoever waits for it and however often. */
+class NetworkOnItsWay {
+  readonly attached: Promise<NetworkAttachment>;
+  hasFailed = false;
+  readonly #scope: CancellableContext;
+  #begin: (place: VmPlace) => void = () => undefined;
+  #giveUp: (error: HerkosError) => void = () => undefined;
+
+  constructor(
+    scope: CancellableContext,
+    attach: (scope: Context, place: VmPlace) => Promise<NetworkAttachment>,
+  ) {
+    this.#scope = scope;
+    const begun = new Promise<VmPlace>((resolve, reject) => {
+      this.#begin = resolve;
+      this.#giveUp = reject;
+    });
+    this.attached = begun.then((place) => {
+      throwIfDone(scope);
+      return attach(scope, place);
+    });
+    this.attached.catch(() => {
+      this.hasFailed = true;
+    });
+  }
+
+  begin(place: VmPlace): void {
+    this.#begin(place);
+  }
+
+  /** What is still being attached stops; a place that comes later is not used. */
+  async end(): Promise<void> {
+    this.#scope.cancel();
+    this.#giveUp(new HerkosError('Aborted', 'the pod is given up'));
+    await this.attached.catch(() => undefined);
   }
 }
 

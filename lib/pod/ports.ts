@@ -59,14 +59,20 @@ export interface VmRequest {
   /** Who may share memory with whom (S4): a tenant's name, or `default`. */
   readonly domain: string;
   readonly cgroupParent: string;
+  /** Called as soon as the VM's namespace and tap are there, mostly well before its process runs. */
+  readonly onPlace?: (place: VmPlace) => void;
+}
+
+/** Where a VM is on the node's network; the same for whatever VM the sandbox gets. */
+export interface VmPlace {
+  /** Path of the network namespace that the process runs in. */
+  readonly netnsPath: string;
+  readonly tap: string;
 }
 
 /** A pod's VM with its place on the node. */
-export interface PodVm extends VmControls {
+export interface PodVm extends VmControls, VmPlace {
   readonly record: VmRecord;
-  /** Path of the network namespace that QEMU runs in. */
-  readonly netnsPath: string;
-  readonly tap: string;
   /** What the guest has now: it may have let something go after `resize` had been given up. */
   size(ctx: Context): Promise<VmShape>;
 }

@@ -10,7 +10,7 @@ import { defaultDomain } from '../model/vm.js';
 import { bringUp } from './bring-up.js';
 import { checkSandbox } from './check-sandbox.js';
 import type { LivePod } from './live-pod.js';
-import type { PodVm } from './ports.js';
+import type { PodVm, VmPlace } from './ports.js';
 import { SandboxEntry } from './registry.js';
 import type { PodRoom } from './room.js';
 import { supervise } from './supervise.js';
@@ -65,14 +65,15 @@ async function build(room: PodRoom, ctx: Context, entry: SandboxEntry, undo: Rol
   undoStep(room, entry, undo, 'destroy the virtual machine', (undoCtx) =>
     parts.vms.destroyGone(undoCtx, entry.record.id),
   );
-  const vm = await timings.measure('vm', () => acquire(room, ctx, entry));
-  await timings.measure('record', () =>
-    ledger.putSandbox(entry, withNetworkRequested(entry.record, vm.netnsPath, vm.tap)),
-  );
-  undoStep(room, entry, undo, 'give the network back', (undoCtx) =>
-    parts.network.detachGone(undoCtx, networkRequestOf(entry.record)),
-  );
-  const { live, network } = await bringUp(room, ctx, entry, vm, timings);
+  const { live, network } = await bringUp(room, ctx, entry, timings, {
+    acquire: (onPlace) => acquire(room, ctx, entry, onPlace),
+    requestNetwork: async ({ netnsPath, tap }) => {
+      await ledger.putSandbox(entry, withNetworkRequested(entry.record, netnsPath, tap));
+      undoStep(room, entry, undo, 'give the network back', (undoCtx) =>
+        parts.network.detachGone(undoCtx, networkRequestOf(entry.record)),
+      );
+    },
+  });
   undo.push('close the guest’s connection', () => live.endLink());
   const ready = toReady(entry.record, network, timings.finish());
   await room.parts.stores.sandboxes.put(ready);
@@ -82,7 +83,12 @@ async function build(room: PodRoom, ctx: Context, entry: SandboxEntry, undo: Rol
   return live;
 }
 
-async function acquire(room: PodRoom, ctx: Context, entry: SandboxEntry): Promise<PodVm> {
+async function acquire(
+  room: PodRoom,
+  ctx: Context,
+  entry: SandboxEntry,
+  onPlace: (place: VmPlace) => void,
+): Promise<PodVm> {
   const { config, id } = entry.record;
   return room.step(
     ctx,
@@ -94,6 +100,7 @@ async function acquire(room: PodRoom, ctx: Context, entry: SandboxEntry): Promis
         shape: sizeAtStart(room, entry),
         domain: defaultDomain,
         cgroupParent: config.cgroupParent,
+        onPlace,
       }),
     () => {
       retryTeardown(room, entry.record);

@@ -6,6 +6,7 @@ import { Rollback } from '../base/rollback.js';
 import type { Accelerator, VmRecord, VmShape, VmSource } from '../model/vm.js';
 import { defaultDomain } from '../model/vm.js';
 import { ManagedVm } from './managed-vm.js';
+import type { VmPlace } from '../pod/ports.js';
 import type { CgroupFactory, NetnsFactory, RunningVm, VmDriver, VmMemory, VmStore } from './ports.js';
 import type { VmSettings } from './settings.js';
 import { hypervisorLimits } from './sizing.js';
@@ -31,6 +32,13 @@ export interface MachineRequest {
   readonly source: VmSource;
   readonly template?: { readonly id: string; readonly gid: number };
   readonly cgroupParent: string;
+}
+
+/** What happens while a machine is made. */
+export interface MakeOptions {
+  readonly onPlace?: ((place: VmPlace) => void) | undefined;
+  /** Its memory could not be had; when this resolves, the machine boots instead. */
+  readonly onCloneFailed?: (error: unknown) => Promise<void>;
 }
 
 /** Undoing and sweeping must end, whatever hangs. */
@@ -107,7 +115,12 @@ export class Machines {
   }
 
   /** Makes a VM that runs; a failure leaves nothing behind. */
-  async make(ctx: Context, request: MachineRequest, memory: VmMemory): Promise<ManagedVm> {
+  async make(
+    ctx: Context,
+    request: MachineRequest,
+    memory: VmMemory,
+    options: MakeOptions = {},
+  ): Promise<ManagedVm> {
     const { settings, driver } = this.#parts;
     const record: VmRecord = {
       schemaVersion: 1,
@@ -124,7 +137,7 @@ export class Machines {
     // One undo for all: it takes down whatever of the VM there is.
     undo.push('remove what there is of the VM', () => this.#unmakeBounded(record));
     try {
-      return await this.#build(ctx, record, memory);
+      return await this.#build(ctx, record, memory, options);
     } catch (error) {
       throw await undo.undo(error);
     }
@@ -137,9 +150,7 @@ export class Machines {
     await this.#vms.get(id)?.kill(ctx);
     await driver.destroyGone(ctx, before);
     this.#vms.delete(id);
-    const { template: _, ...rest } = before;
-    const mergeable = this.isMergeable(before.domain);
-    const record: VmRecord = { ...rest, mergeable, source: 'cold', pid: 0, processStartTicks: '0' };
+    const record = { ...bootedInstead(before), mergeable: this.isMergeable(before.domain) };
     await this.put(record);
     const limits = hypervisorLimits(record.shape);
     const cgroup = await cgroups.create(ctx, record.cgroupParent, record.id, limits);
@@ -224,7 +235,12 @@ export class Machines {
     await this.#parts.store.put(record);
   }
 
-  async #build(ctx: Context, first: VmRecord, memory: VmMemory): Promise<ManagedVm> {
+  async #build(
+    ctx: Context,
+    first: VmRecord,
+    memory: VmMemory,
+    { onPlace, onCloneFailed }: MakeOptions,
+  ): Promise<ManagedVm> {
     const { netns, cgroups } = this.#parts;
     await this.put(first);
     // Independent of each other, and both cost a few programs or file operations.
@@ -234,7 +250,16 @@ export class Machines {
     ]);
     const named = { ...first, tap: network.tap };
     await this.put(named);
-    return this.#start(ctx, named, cgroup, memory);
+    onPlace?.({ netnsPath: network.path, tap: network.tap });
+    try {
+      return await this.#start(ctx, named, cgroup, memory);
+    } catch (error) {
+      if (onCloneFailed === undefined) throw error;
+      await onCloneFailed(error);
+      const cold = bootedInstead(named);
+      await this.put(cold);
+      return this.#start(ctx, cold, cgroup, { kind: 'own' });
+    }
   }
 
   async #start(
@@ -315,6 +340,11 @@ export class Machines {
 
 /** Tries `body`, notes `what`, and goes on when it fails. */
 export type Attempt = (what: string, body: () => Promise<void>) => Promise<void>;
+
+/** The same machine, to be started from nothing. */
+function bootedInstead({ template: _, ...rest }: VmRecord): VmRecord {
+  return { ...rest, source: 'cold', pid: 0, processStartTicks: '0' };
+}
 
 /** The namespace's name is made of the VM's id: an orphan of either can be matched with the other. */
 export function netnsName(instance: string, id: string): string {

@@ -185,6 +185,7 @@ export class VmManager implements VmProvider {
     try {
       await this.#machines.assign(ctx, vm, request.sandboxId, request.cgroupParent);
       await vm.resume(ctx);
+      request.onPlace?.({ netnsPath: vm.netnsPath, tap: vm.tap });
       return vm;
     } catch (error) {
       await this.#machines.unmake(ctx, vm.record);
@@ -198,26 +199,23 @@ export class VmManager implements VmProvider {
     const template = await this.#templates.find(ctx, want);
     if (template === undefined) return undefined;
     this.#pool.want(want);
-    const image = this.#templates.image(template);
-    try {
-      return await this.#machines.make(
-        ctx,
-        {
-          ...machineFor(want, request),
-          source: 'clone',
-          template: { id: template.id, gid: template.gid },
+    return this.#machines.make(
+      ctx,
+      { ...machineFor(want, request), source: 'clone', template: { id: template.id, gid: template.gid } },
+      { kind: 'clone', image: this.#templates.image(template) },
+      {
+        onPlace: request.onPlace,
+        onCloneFailed: async (error) => {
+          throwIfDone(ctx);
+          await this.#templates.refuse(template, error);
         },
-        { kind: 'clone', image },
-      );
-    } catch (error) {
-      throwIfDone(ctx);
-      await this.#templates.refuse(template, error);
-      return undefined;
-    }
+      },
+    );
   }
 
   async #boot(ctx: Context, want: TemplateWant, request: VmRequest): Promise<ManagedVm> {
-    return this.#machines.make(ctx, { ...machineFor(want, request), source: 'cold' }, { kind: 'own' });
+    const machine = { ...machineFor(want, request), source: 'cold' } as const;
+    return this.#machines.make(ctx, machine, { kind: 'own' }, { onPlace: request.onPlace });
   }
 }
 
