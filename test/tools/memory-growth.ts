@@ -3,7 +3,9 @@ import { runInNewContext } from 'node:vm';
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
-const sampleMs = 200;
+const pauseMs = 200;
+/** A collection takes as long as the heap of all tests is large; between two, `body` gets so many times that. */
+const pauseFactor = 5;
 
 function retainedBytes(): number {
   // The memory of buffers is given back beside the collection that found them dead; a second one waits for that.
@@ -17,15 +19,19 @@ function retainedBytes(): number {
 export async function growthDuring(body: () => Promise<unknown>): Promise<number> {
   const before = retainedBytes();
   let most = before;
+  let timer: NodeJS.Timeout;
   const sample = (): void => {
+    const begun = performance.now();
     most = Math.max(most, retainedBytes());
+    timer = setTimeout(sample, Math.max(pauseMs, pauseFactor * (performance.now() - begun)));
   };
-  const timer = setInterval(sample, sampleMs);
+  timer = setTimeout(sample, pauseMs);
   try {
     await body();
+    clearTimeout(timer);
     sample();
   } finally {
-    clearInterval(timer);
+    clearTimeout(timer);
   }
   return most - before;
 }
