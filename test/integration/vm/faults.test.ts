@@ -74,12 +74,14 @@ describe('faults around a QEMU', () => {
     await vm.plugDisk(ctx, owner, await harness.newDisk());
     process.kill(vm.pid, 'SIGSTOP');
     const disk = await harness.newDisk();
-    for (const call of [
+    const calls = [
       vm.plugDisk(withTimeout(ctx, 100, 'plugging'), owner, disk),
       vm.unplugGone(withTimeout(ctx, 100, 'unplugging'), owner),
       vm.powerDown(withTimeout(ctx, 100, 'powering down')),
-    ])
-      expect(await rejection(call)).to.have.property('class', 'DeadlineExceeded');
+      vm.resize(withTimeout(ctx, 100, 'resizing'), { vcpus: 1, memoryMib: 512 }),
+    ];
+    for (const error of await Promise.all(calls.map((call) => rejection(call))))
+      expect(error).to.have.property('class', 'DeadlineExceeded');
     await vm.kill(ctx);
     expect(await vm.exited).to.have.property('signal', 'SIGKILL');
   });
