@@ -7,6 +7,7 @@ import type { GuestFiles, QemuSettings } from './settings.js';
 import { vcpusLimit } from './settings.js';
 import type { VmPaths } from './run-dir.js';
 import {
+  balloonSlot,
   entropySlot,
   placeText,
   portCountMax,
@@ -61,6 +62,7 @@ export function commandLine(settings: MachineSettings, spec: MachineSpec): strin
     ...rootImage(spec),
     ...rootPorts(settings.portCount),
     ...generationId,
+    ...balloon(spec.memory),
     ...(spec.memory.kind === 'clone' ? ['-incoming', 'defer'] : []),
     ...(settings.console ? console(spec.paths) : []),
   ];
@@ -133,6 +135,16 @@ function memoryBackend(memory: VmMemory): string {
   if (memory.kind === 'own') return 'memory-backend-ram';
   const share = memory.kind === 'template' ? 'on' : 'off';
   return `memory-backend-file,mem-path=${optionValue(memory.image.memoryPath)},share=${share}`;
+}
+
+/**
+ * Takes memory back that the guest has freed. Not of clones: QEMU 7.2 punches what it takes out of the file
+ * behind the memory, private mapping or not, and that is every clone's template. Nor of the template, whose
+ * machine has to be the clones'.
+ */
+function balloon(memory: VmMemory): string[] {
+  if (memory.kind !== 'own') return [];
+  return ['-device', `virtio-balloon-pci,addr=${hex(balloonSlot)},disable-legacy=on,free-page-reporting=on`];
 }
 
 /** Tells the guest's kernel that it is a copy; it then reseeds its random generator (S5). */

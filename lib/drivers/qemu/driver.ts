@@ -47,7 +47,6 @@ export interface QemuDriverOptions {
 export class QemuDriver implements VmDriver {
   readonly name = qemuDriverName;
   readonly #settings: QemuSettings;
-  readonly #exec: Exec;
   readonly #logger: Logger;
   readonly #runDir: RunDirectory;
   readonly #devices: JailDevices;
@@ -56,7 +55,6 @@ export class QemuDriver implements VmDriver {
 
   constructor({ settings, exec, logger }: QemuDriverOptions) {
     this.#settings = settings;
-    this.#exec = exec;
     this.#logger = logger;
     this.#runDir = new RunDirectory(settings.runDir);
     this.#devices = new JailDevices(exec, settings.runDir, settings.sharedGid);
@@ -79,12 +77,12 @@ export class QemuDriver implements VmDriver {
   }
 
   async machineKey(
-    ctx: Context,
+    _ctx: Context,
     shape: VmShape,
     accelerator: Accelerator,
     mergeable: boolean,
   ): Promise<string> {
-    return machineKey(ctx, this.#exec, this.#settings, { shape, accelerator, mergeable });
+    return machineKey(this.#settings, { shape, accelerator, mergeable });
   }
 
   async start(ctx: Context, { record, cgroup, memory }: VmSpec): Promise<RunningVm> {

@@ -2,9 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 
-import type { Context } from '../../base/context.js';
 import { HerkosError } from '../../base/errors.js';
-import type { Exec } from '../../base/exec.js';
 import type { Accelerator, VmShape } from '../../model/vm.js';
 import { commandLine } from './command-line.js';
 import { rootBytes } from './guest-files.js';
@@ -26,8 +24,6 @@ const anyPaths = {
  * the guest's kernel remembers the features it booted with.
  */
 export async function machineKey(
-  ctx: Context,
-  exec: Exec,
   settings: QemuSettings,
   machine: { readonly shape: VmShape; readonly accelerator: Accelerator; readonly mergeable: boolean },
 ): Promise<string> {
@@ -43,18 +39,23 @@ export async function machineKey(
   const inputs = {
     args,
     guest: guest.digest,
-    program: await programIdentity(ctx, exec, settings.binary),
-    processor: await processorIdentity(),
+    // Somebody may put another guest in the place of the one that this daemon began with.
+    guestFiles: await Promise.all([guest.kernel, guest.initramfs, guest.root ?? ''].map(fileIdentity)),
+    // Not its version: that would start it for every pod, and misses a rebuild.
+    program: await fileIdentity(await programPath(settings.binary)),
+    processor: await (processor ??= processorIdentity()),
   };
   return createHash('sha256').update(JSON.stringify(inputs)).digest('hex');
 }
 
-/** A package upgrade replaces the file; its version alone would miss a rebuild. */
-async function programIdentity(ctx: Context, exec: Exec, binary: string): Promise<string> {
-  const path = await realpath(isAbsolute(binary) ? binary : await inPath(binary));
+async function fileIdentity(path: string): Promise<string> {
+  if (path === '') return '';
   const { size, mtimeMs, ino } = await stat(path);
-  const { stdout } = await exec.run(ctx, path, ['--version']);
-  return [path, ino, size, mtimeMs, stdout.toString('utf8').split('\n')[0] ?? ''].join(' ');
+  return [path, ino, size, mtimeMs].join(' ');
+}
+
+async function programPath(binary: string): Promise<string> {
+  return realpath(isAbsolute(binary) ? binary : await inPath(binary));
 }
 
 async function inPath(name: string): Promise<string> {
@@ -70,6 +71,9 @@ async function inPath(name: string): Promise<string> {
   }
   throw new HerkosError('FailedPrecondition', `there is no program ${name} in PATH; is it installed?`);
 }
+
+/** Does not change while the node runs. */
+let processor: Promise<string> | undefined;
 
 /** Model, microcode and features; not the frequency, which changes all the time. */
 async function processorIdentity(): Promise<string> {

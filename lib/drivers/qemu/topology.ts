@@ -4,13 +4,15 @@
  *
  *     0      host bridge          3      entropy
  *     1      agent's serial port  4.0 …  root ports, eight functions a slot
- *     2      guest's root image   1f     ICH9 (part of the machine)
+ *     2      guest's root image   a      balloon of a VM that booted
+ *                                  1f     ICH9 (part of the machine)
  */
 import { HerkosError } from '../../base/errors.js';
 
 export const serialSlot = 1;
 export const rootImageSlot = 2;
 export const entropySlot = 3;
+export const balloonSlot = 0xa;
 const firstPortSlot = 4;
 const functionsPerSlot = 8;
 /** Slots 4 … 9: all of them are written with one digit, so that no reader can take decimal for hex. */

@@ -11,7 +11,7 @@ import { NodeFixture } from '../../tools/node-fixture.js';
 async function vmOf(node: NodeFixture, podSandboxId: string): Promise<Record<string, unknown>> {
   const request = { podSandboxId, verbose: true };
   const { info } = await node.daemon.client.runtime('podSandboxStatus', request);
-  const parsed = JSON.parse(info?.['info'] ?? '{}') as { vm: Record<string, unknown> };
+  const parsed = JSON.parse(info['info'] ?? '{}') as { vm: Record<string, unknown> };
   return parsed.vm;
 }
 
@@ -123,7 +123,8 @@ describe('templates and the pool of a daemon in trouble', () => {
   });
 
   it('have pods wait ready, and leave none of them behind at a shutdown', async () => {
-    node = await NodeFixture.start({ config: { vm: 'pool = 1' } });
+    const fixture = await NodeFixture.start({ config: { vm: 'pool = 1' } });
+    node = fixture;
     const { daemon } = node;
     await logged(daemon, 'a template is ready');
     await eventually(async () => (await daemon.leftovers()).some((line) => line.startsWith('run/vm/')));
@@ -131,8 +132,8 @@ describe('templates and the pool of a daemon in trouble', () => {
     // A VM that is still on its way into the pool is not waited for.
     await eventually(async () => {
       await daemon.removeAllPods();
-      pod = (await node?.runSandbox('pooled')) ?? '';
-      return (await sourceOf(node as NodeFixture, pod)) === 'pool';
+      pod = await fixture.runSandbox('pooled');
+      return (await sourceOf(fixture, pod)) === 'pool';
     });
     await node.exec(await node.startContainer(pod, 'c'), 'true');
     // A restart takes it over like any other.

@@ -74,6 +74,17 @@ describe('qemu command line', () => {
     expect(Math.max(...slots)).to.be.lessThan(10);
   });
 
+  it('gives a template and its clones the same machine, without a balloon that could reach their file', () => {
+    const image = { memoryPath: '/t/memory', statePath: '/t/state', directory: '/t', gid: 7 };
+    const template = commandLine(settings, { ...spec, memory: { kind: 'template', image } });
+    const clone = commandLine(settings, { ...spec, memory: { kind: 'clone', image } });
+    const asTemplate = clone.map((word) => word.replace('share=off', 'share=on'));
+    expect(asTemplate.filter((word) => word !== '-incoming' && word !== 'defer')).to.deep.equal(template);
+    expect(template.join(' ')).not.to.include('balloon');
+    expect(values(clone, '-incoming')).to.deep.equal(['defer']);
+    expect(commandLine(settings, spec).join(' ')).to.include('free-page-reporting=on');
+  });
+
   it('has a console only when it is asked for', () => {
     expect(commandLine(settings, spec)).not.to.include('-serial');
     const debugged = commandLine({ ...settings, console: true }, spec);
