@@ -19,13 +19,10 @@ export class ManagedVm implements PodVm {
   readonly exited: Promise<VmExit>;
   readonly #running: RunningVm;
   readonly #setLimits: SetLimits;
-  /** Guest memory that the cgroup has room for, as far as this daemon knows. */
-  #limitedMib: number;
 
   /** @param setLimits of the process's cgroup, for a guest of that size */
   constructor(record: VmRecord, running: RunningVm, setLimits: SetLimits) {
     this.record = record;
-    this.#limitedMib = record.shape.memoryMib;
     this.#setLimits = setLimits;
     this.netnsPath = `${netnsDirectory}/${record.netns}`;
     this.tap = record.tap;
@@ -58,14 +55,19 @@ export class ManagedVm implements PodVm {
     await this.#running.plugPort(ctx, owner, name, socketPath);
   }
 
-  /** The process's own limits grow before the guest does, and shrink to what it has really given back. */
+  /**
+   * The process's own limits grow before the guest does, and shrink to what it has really given back: what
+   * it gives back later they follow at the next call.
+   */
   async resize(ctx: Context, size: VmShape): Promise<VmShape> {
-    const wider = { vcpus: size.vcpus, memoryMib: Math.max(size.memoryMib, this.#limitedMib) };
-    await this.#setLimits(ctx, wider);
-    this.#limitedMib = wider.memoryMib;
+    // Asked, not remembered: a daemon before this one may have changed it.
+    const now = await this.size(ctx);
+    await this.#setLimits(ctx, {
+      vcpus: Math.max(size.vcpus, now.vcpus),
+      memoryMib: Math.max(size.memoryMib, now.memoryMib),
+    });
     const taken = await this.#running.resize(ctx, size);
     await this.#setLimits(ctx, taken);
-    this.#limitedMib = taken.memoryMib;
     return taken;
   }
 
