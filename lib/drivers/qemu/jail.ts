@@ -53,7 +53,12 @@ export function jailCommand(spec: JailSpec): { readonly program: string; readonl
 }
 
 /** Nothing of the daemon's environment goes to QEMU: proxies and tokens may be there. */
-export const jailEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin', LANG: 'C' };
+export const jailEnvironment = {
+  PATH: '/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin',
+  LANG: 'C',
+  // A heap for each thread would cost every VM megabytes, and QEMU's threads seldom allocate.
+  MALLOC_ARENA_MAX: '1',
+};
 
 interface Node {
   readonly path: string;
