@@ -26,7 +26,7 @@ export interface PodDeadlines {
   readonly plugMs: number;
   /** One change of the VM's size, until the guest has taken it. */
   readonly sizeMs: number;
-  /** Until a guest that could not spare memory is asked again. */
+  /** Until a guest that could not spare memory is asked again, for the first time. */
   readonly sizeAgainMs: number;
   /** One request to the guest's agent. */
   readonly guestMs: number;

@@ -22,6 +22,9 @@ import type { PodRoom } from './room.js';
 import { blockMib, nextMib } from './spare-memory.js';
 import { either } from './steps.js';
 
+/** A guest that keeps memory for long is asked ever more rarely, up to so many times. */
+const restGrowthMax = 16;
+
 /** What differs from the records: a request that is not written yet. */
 export interface DemandChange {
   readonly pod?: { readonly resources?: LinuxResources; readonly overhead?: LinuxResources };
@@ -148,10 +151,13 @@ async function settleInTheEnd(
 ): Promise<void> {
   const settle = (isAgain: boolean): Promise<boolean> =>
     room.sizeLocks.run(ctx, sandbox.record.id, () => settleLocked(room, ctx, sandbox, live, isAgain));
+  const { sizeAgainMs } = room.settings.deadlines;
+  let restMs = sizeAgainMs;
   for (let isDone = await settle(false); !isDone; isDone = await settle(true)) {
     live.resting = ctx;
     try {
-      await sleep(ctx, room.settings.deadlines.sizeAgainMs);
+      await sleep(ctx, restMs);
+      restMs = Math.min(restMs * 2, sizeAgainMs * restGrowthMax);
     } finally {
       if (live.resting === ctx) live.resting = undefined;
     }

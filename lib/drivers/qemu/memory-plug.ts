@@ -17,13 +17,14 @@ const capTimeoutMs = 5_000;
 
 /** An item of `query-memory-devices` (QEMU qapi/machine.json). */
 const deviceSchema = z.object({ type: z.string(), data: z.object({ id: z.string().optional() }).loose() });
-const sizesSchema = z.object({ size: z.number() });
+const sizesSchema = z.object({ size: z.number(), 'requested-size': z.number() });
 
 interface Device {
   readonly id: string;
   /** What it can give, as it was plugged. */
   readonly mibMax: number;
   readonly bytes: number;
+  readonly requestedBytes: number;
 }
 
 /**
@@ -63,6 +64,8 @@ export class MemoryPlug {
     const device = (await this.#device(ctx)) ?? (more === 0 ? undefined : await this.#plug(ctx));
     if (device === undefined) return this.#mibWith(undefined);
     const bytes = more * MIB;
+    // What a guest was asked for and has not given back may be in use for good: only the first one waits.
+    if (device.requestedBytes === bytes && device.bytes >= bytes) return this.#mibWith(device);
     try {
       await this.#request(ctx, device, bytes);
       await this.#awaitSize(ctx, bytes);
@@ -139,6 +142,7 @@ export class MemoryPlug {
       id,
       mibMax: Number(entry.keys[0]),
       bytes: sizes.size,
+      requestedBytes: sizes['requested-size'],
     };
   }
 }

@@ -177,7 +177,7 @@ describe('the size of a pod’s VM', () => {
     vm.usesMib = 600;
     await h.pods.removeContainer(ctx, container);
     const asked = count('guest.memory');
-    await eventually(() => count('guest.memory') > asked + 20);
+    await eventually(() => count('guest.memory') > asked + 5);
     expect(vm.size.memoryMib).to.be.within(600 / 0.9, 600 / 0.9 + 4);
     expect(vm.size.vcpus).to.equal(1);
     expect(await h.pods.describeSandbox(id)).to.deep.include({ size: vm.size });
