@@ -175,7 +175,7 @@ export class VmManager implements VmProvider {
   /** The daemon shuts down: VMs of pods go on, those of no pod end. */
   async release(): Promise<void> {
     await this.#pool.close();
-    await this.#templates.settle();
+    await this.#templates.close();
     await this.#machines.release();
   }
 

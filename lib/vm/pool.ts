@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 
 import type { Context } from '../base/context.js';
-import { background, underDeadline, withCancel } from '../base/context.js';
+import { background, throwIfDone, underDeadline, withCancel, withTimeout } from '../base/context.js';
 import { messageOf } from '../base/errors.js';
 import { newId } from '../base/ids.js';
 import type { Logger } from '../base/logger.js';
@@ -33,6 +33,8 @@ const fillTimeoutMs = 60_000;
 const dropTimeoutMs = 30_000;
 /** After a failure, or when memory is short, before the next look. */
 const pauseMs = 10_000;
+/** Without a pod that waits for its VM, before the pool is filled. */
+const quietMs = 1_000;
 
 interface Kind {
   readonly want: TemplateWant;
@@ -88,7 +90,8 @@ export class Pool {
       return await body();
     } finally {
       this.#waiting -= 1;
-      if (this.#waiting === 0) this.#fillSoon();
+      // Its pod still comes up for a moment, and mostly is not the only one.
+      if (this.#waiting === 0) this.#later(quietMs);
     }
   }
 
@@ -126,18 +129,18 @@ export class Pool {
     this.#filling = this.#fill()
       .catch((error: unknown) => {
         this.#options.logger.warn('the pool cannot be filled now', { error: messageOf(error) });
-        this.#later();
+        this.#later(pauseMs);
       })
       .finally(() => {
         this.#filling = undefined;
       });
   }
 
-  #later(): void {
+  #later(afterMs: number): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.#fillSoon();
-    }, pauseMs);
+    }, afterMs);
     this.#timer.unref();
   }
 
@@ -149,11 +152,11 @@ export class Pool {
       if ((await availableBytes()) < settings.memoryReserveBytes) {
         if (this.length > 0) this.#options.logger.info('memory is short; the pool is emptied', {});
         await this.drain();
-        this.#later();
+        this.#later(pauseMs);
         return;
       }
       // Looked at again now and then, for the memory of the node and what nobody asks for any more.
-      this.#later();
+      this.#later(pauseMs);
       const kind = [...this.#kinds.values()].find(({ ready }) => ready.length < settings.size);
       if (kind === undefined || this.length >= settings.sizeMax) return;
       const template = await templates.find(this.#life, kind.want);
@@ -163,42 +166,57 @@ export class Pool {
   }
 
   async #add(kind: Kind, template: Template): Promise<void> {
-    const { machines, templates, rehearsal, cgroupParent } = this.#options;
-    await underDeadline(background(), fillTimeoutMs, 'filling the pool', async (ctx) => {
-      const request = {
-        id: newId(),
-        sandboxId: '',
-        source: 'pool',
-        template: { id: template.id, gid: template.gid },
-        cgroupParent,
-        ...kind.want,
-      } as const;
-      const image = templates.image(template);
-      let vm: ManagedVm;
+    const ctx = withTimeout(this.#life, fillTimeoutMs, 'filling the pool');
+    try {
+      const vm = await this.#clone(ctx, kind.want, template);
       try {
-        vm = await machines.make(ctx, request, { kind: 'clone', image });
-      } catch (error) {
-        await templates.refuse(template, error);
-        throw error;
-      }
-      try {
-        // The guest's driver takes its time over a new card: better now than when a pod waits.
-        const mac = randomMac();
-        await vm.plugSpareNic(ctx, mac);
-        await rehearsal.rehearse(ctx, vm.agentSocketPath, mac);
-        await vm.pause(ctx);
+        await this.#makeReady(ctx, vm);
       } catch (error) {
         await this.#drop(vm);
         throw error;
       }
-      kind.ready.push({ vm, templateId: template.id });
-      void vm.exited.then(() => {
-        const at = kind.ready.findIndex((entry) => entry.vm === vm);
-        if (at < 0) return;
-        kind.ready.splice(at, 1);
-        this.#options.logger.warn('a VM of the pool ended by itself', { vm: vm.record.id });
-        void this.#drop(vm);
-      });
+      this.#keep(kind, vm, template.id);
+    } finally {
+      ctx.cancel();
+    }
+  }
+
+  async #clone(ctx: Context, want: TemplateWant, template: Template): Promise<ManagedVm> {
+    const { machines, templates, cgroupParent } = this.#options;
+    const request = {
+      id: newId(),
+      sandboxId: '',
+      source: 'pool',
+      template: { id: template.id, gid: template.gid },
+      cgroupParent,
+      ...want,
+    } as const;
+    try {
+      return await machines.make(ctx, request, { kind: 'clone', image: templates.image(template) });
+    } catch (error) {
+      // A shutdown says nothing about the template.
+      throwIfDone(ctx);
+      await templates.refuse(template, error);
+      throw error;
+    }
+  }
+
+  /** The guest's driver takes its time over a new card: better now than when a pod waits. */
+  async #makeReady(ctx: Context, vm: ManagedVm): Promise<void> {
+    const mac = randomMac();
+    await vm.plugSpareNic(ctx, mac);
+    await this.#options.rehearsal.rehearse(ctx, vm.agentSocketPath, mac);
+    await vm.pause(ctx);
+  }
+
+  #keep(kind: Kind, vm: ManagedVm, templateId: string): void {
+    kind.ready.push({ vm, templateId });
+    void vm.exited.then(() => {
+      const at = kind.ready.findIndex((entry) => entry.vm === vm);
+      if (at < 0) return;
+      kind.ready.splice(at, 1);
+      this.#options.logger.warn('a VM of the pool ended by itself', { vm: vm.record.id });
+      void this.#drop(vm);
     });
   }
 

@@ -1,19 +1,24 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 
 import type { Context } from '../../base/context.js';
-import { abortable, background, throwIfDone, underDeadline } from '../../base/context.js';
+import {
+  abortable,
+  background,
+  throwIfDone,
+  underDeadline,
+  withCancel,
+  withTimeout,
+} from '../../base/context.js';
 import { HerkosError, messageOf } from '../../base/errors.js';
-import { newId } from '../../base/ids.js';
 import { KeyedLock } from '../../base/keyed-lock.js';
-import type { Logger } from '../../base/logger.js';
-import { MIB } from '../../base/units.js';
 import type { BuildPhase, BuildPhaseListener } from '../../cri/ports.js';
 import type { Accelerator, VmShape } from '../../model/vm.js';
-import type { Machines } from '../machines.js';
-import type { Rehearsal, TemplateImage, VmDriver } from '../ports.js';
+import type { TemplateImage, VmDriver } from '../ports.js';
 import type { TemplateSettings } from '../settings.js';
 import { BuildProgress } from './build-progress.js';
-import type { Template, TemplateFiles } from './template-files.js';
+import type { Template } from './template-files.js';
+import { TemplateMaker } from './template-maker.js';
+import type { TemplateMakerParts } from './template-maker.js';
 
 /** What a VM is wanted for; equal wants may share a template. */
 export interface TemplateWant {
@@ -22,14 +27,9 @@ export interface TemplateWant {
   readonly accelerator: Accelerator;
 }
 
-export interface TemplatesOptions {
+export interface TemplatesOptions extends TemplateMakerParts {
   readonly settings: TemplateSettings;
   readonly driver: VmDriver;
-  readonly machines: Machines;
-  readonly files: TemplateFiles;
-  readonly rehearsal: Rehearsal;
-  readonly poolCgroupParent: string;
-  readonly logger: Logger;
 }
 
 /** How a template stands; for people. */
@@ -50,7 +50,6 @@ export interface BuildReport {
 /** After a build that failed, pods boot cold for so long before another is tried. */
 const retryAfterMs = 30_000;
 const verifyTimeoutMs = 60_000;
-const removeTimeoutMs = 30_000;
 
 interface Slot {
   template: Template | undefined;
@@ -71,10 +70,13 @@ export class Templates {
   readonly #options: TemplatesOptions;
   readonly #slots = new Map<string, Slot>();
   readonly #lock = new KeyedLock();
+  readonly #maker: TemplateMaker;
+  readonly #life = withCancel(background());
   #loaded: Promise<void> | undefined;
 
   constructor(options: TemplatesOptions) {
     this.#options = options;
+    this.#maker = new TemplateMaker(options);
   }
 
   get isEnabled(): boolean {
@@ -169,7 +171,13 @@ export class Templates {
     return [...this.#slots.values()].some(({ template }) => template?.id === id);
   }
 
-  /** Waits for builds that have begun: nothing of them may be left behind. */
+  /** Builds end; nothing of them is left behind. */
+  async close(): Promise<void> {
+    this.#life.cancel(new HerkosError('Aborted', 'the daemon shuts down'));
+    await this.settle();
+  }
+
+  /** Waits for builds that have begun. */
   async settle(): Promise<void> {
     await Promise.allSettled([...this.#slots.values()].flatMap(({ building }) => building ?? []));
   }
@@ -220,9 +228,9 @@ export class Templates {
     const steps = new BuildProgress();
     slot.progress = { want, steps };
     // No caller's end may end it: others wait for it, and the next pod will want it.
-    slot.building = underDeadline(background(), settings.buildTimeoutMs, 'building a template', (ctx) =>
-      this.#make(ctx, key, want, steps),
-    )
+    const ctx = withTimeout(this.#life, settings.buildTimeoutMs, 'building a template');
+    slot.building = this.#maker
+      .make(ctx, key, want, steps)
       .then(async (template) => {
         const before = slot.template;
         slot.template = template;
@@ -235,74 +243,18 @@ export class Templates {
         throw error;
       })
       .finally(() => {
+        ctx.cancel();
         slot.building = undefined;
         slot.progress = undefined;
       });
     slot.building.catch((error: unknown) => {
+      if (this.#life.signal.aborted) return;
       this.#options.logger.error('a template could not be built; pods boot cold', {
         domain: want.domain,
         error: messageOf(error),
       });
     });
     return slot.building;
-  }
-
-  async #make(ctx: Context, key: string, want: TemplateWant, steps: BuildProgress): Promise<Template> {
-    const { files, machines, logger } = this.#options;
-    const startedMs = performance.now();
-    logger.info('building a template', { domain: want.domain, ...want.shape });
-    await files.prepare(ctx);
-    const id = randomBytes(8).toString('hex');
-    const gid = machines.takeGid();
-    try {
-      const image = await files.begin(id, gid, want.shape.memoryMib * MIB);
-      await this.#fill(ctx, want, id, image, steps);
-      steps.enter('verifying');
-      const template = await files.finish(ctx, { id, key, gid, builtAt: Date.now(), ...want });
-      logger.info('a template is ready', {
-        template: id,
-        domain: want.domain,
-        ms: Math.round(performance.now() - startedMs),
-      });
-      return template;
-    } catch (error) {
-      await files.removeGone(id);
-      machines.giveGid(gid);
-      throw error;
-    }
-  }
-
-  /** Boots a VM into the image's memory and takes it down again. */
-  async #fill(
-    ctx: Context,
-    want: TemplateWant,
-    id: string,
-    image: TemplateImage,
-    steps: BuildProgress,
-  ): Promise<void> {
-    const { machines, rehearsal, poolCgroupParent } = this.#options;
-    const request = {
-      id: newId(),
-      sandboxId: '',
-      source: 'cold',
-      template: { id, gid: image.gid },
-      cgroupParent: poolCgroupParent,
-      ...want,
-    } as const;
-    steps.enter('booting');
-    const vm = await machines.make(ctx, request, { kind: 'template', image });
-    try {
-      const died = vm.exited.then(({ lastWords }) => {
-        throw new HerkosError('Unavailable', `the template’s VM ended: ${lastWords}`);
-      });
-      await abortable(ctx, Promise.race([rehearsal.rehearse(ctx, vm.agentSocketPath), died]));
-      steps.enter('saving');
-      await vm.saveTemplate(ctx, image);
-    } finally {
-      await underDeadline(background(), removeTimeoutMs, 'removing a template’s VM', (step) =>
-        machines.unmake(step, vm.record),
-      );
-    }
   }
 
   /** A hypervisor or guest that was replaced while the daemon runs leaves a template that nobody can use. */
