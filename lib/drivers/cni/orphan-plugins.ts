@@ -9,22 +9,34 @@ import { sleep } from '../../base/context.js';
 
 const pollMs = 5;
 
-/** Kills every process that CNI started for `containerId`, delegates such as host-local included, and waits for their end. */
+/**
+ * Kills every process that CNI started for `containerId`, delegates such as host-local included, and waits for
+ * their end. Looks again until there is none: one may have been starting another at the first look.
+ */
 export async function endPluginsOf(ctx: Context, containerId: string): Promise<number> {
   const marker = Buffer.from(`\0CNI_CONTAINERID=${containerId}\0`);
+  let ended = 0;
+  for (;;) {
+    const owned = await processesWith(marker);
+    if (owned.length === 0) return ended;
+    ended += owned.length;
+    for (const pid of owned) killIfThere(pid);
+    // Not our children, so there is no exit event; they die within a scheduler tick.
+    for (const pid of owned)
+      while ((await readOrEmpty(`/proc/${String(pid)}/environ`)).includes(marker.subarray(1)))
+        await sleep(ctx, pollMs);
+  }
+}
+
+async function processesWith(marker: Buffer): Promise<number[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
-  const owned: number[] = [];
+  const found: number[] = [];
   for (const pid of pids) {
     if (pid === process.pid) continue;
     const environ = await readOrEmpty(`/proc/${String(pid)}/environ`);
-    if (Buffer.concat([Buffer.from('\0'), environ]).includes(marker)) owned.push(pid);
+    if (Buffer.concat([Buffer.from('\0'), environ]).includes(marker)) found.push(pid);
   }
-  for (const pid of owned) killIfThere(pid);
-  // Not our children, so there is no exit event; they die within a scheduler tick.
-  for (const pid of owned)
-    while ((await readOrEmpty(`/proc/${String(pid)}/environ`)).includes(marker.subarray(1)))
-      await sleep(ctx, pollMs);
-  return owned.length;
+  return found;
 }
 
 /** A process may end, or deny its environment, between two looks; both mean "not ours". */
