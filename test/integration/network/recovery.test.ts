@@ -88,7 +88,7 @@ describe('a network that was left half done, with the plugins of this machine', 
     await replace('portmap', { ADD: `sleep 1000; touch ${marker}` });
     const pod = await node.newPod([port]);
     const killed = withCancel(background());
-    const attaching = node.network.attach(killed, pod.request).catch((thrown: unknown) => thrown);
+    void node.network.attach(killed, pod.request);
     while (!(await plugins.sequence()).includes('portmap ADD')) await setTimeout(20);
     // The next daemon knows nothing but the file; the plugin of the one before still sleeps.
     node.restart();
@@ -99,7 +99,6 @@ describe('a network that was left half done, with the plugins of this machine', 
       `grep -lz CNI_CONTAINERID=${pod.request.sandboxId} /proc/[0-9]*/environ || true`,
     );
     expect(alive).to.equal('');
-    expect(String(await attaching)).to.include('signal SIGKILL');
     await nothingLeft();
   });
 

@@ -169,6 +169,7 @@ export class TestNode {
   readonly settings: CniSettings;
   readonly factory: CniNetnsFactory;
   #network: CniNetwork;
+  #life = { isOver: false };
 
   constructor(
     readonly host: TestHost,
@@ -197,13 +198,16 @@ export class TestNode {
     return this.#network;
   }
 
-  /** As after a kill: nothing is kept but what is on disk. */
+  /** As after a kill: nothing is kept but what is on disk, and the one before does nothing any more. */
   restart(): void {
+    this.#life.isOver = true;
     this.#network = this.#start();
   }
 
   #start(): CniNetwork {
-    return new CniNetwork(this.host.exec, this.settings, this.logger);
+    const life = { isOver: false };
+    this.#life = life;
+    return new CniNetwork(mortal(this.host.exec, life), this.settings, this.logger);
   }
 
   /** A namespace with a tap, and a veth `guest0` that takes the tap's place when a test wants to look behind it. */
@@ -280,4 +284,18 @@ async function applyInGuest(host: TestHost, guestPath: string, one: GuestInterfa
       input: `${lines.join('\n')}\n`,
     }),
   );
+}
+
+/** Runs programs for as long as its daemon lives: a dead one learns of no end and starts nothing. */
+function mortal(exec: Exec, life: { isOver: boolean }): Exec {
+  const whileAlive = async <T>(outcome: Promise<T>): Promise<T> => {
+    try {
+      return await outcome;
+    } finally {
+      if (life.isOver) await new Promise<never>(() => undefined);
+    }
+  };
+  return {
+    run: async (...call) => whileAlive(life.isOver ? new Promise<never>(() => undefined) : exec.run(...call)),
+  };
 }
