@@ -7,7 +7,8 @@ import { isErrno } from '../lib/base/errors.js';
 import { systemExec } from '../lib/base/exec.js';
 
 const bridge = 'herkos0';
-const deviceMount = '/run/herkos/dev';
+/** What VM processes see as devices, and what they are cloned from. */
+const mountPoints = ['/run/herkos/dev', '/run/herkos/templates'];
 const vmDirectory = '/run/herkos/vm';
 const directories = ['/var/lib/herkos', '/run/herkos'];
 const cgroupRoot = '/sys/fs/cgroup';
@@ -28,7 +29,11 @@ async function allTraces(): Promise<Trace[]> {
       isThere: () => exists(network),
       remove: () => run('ip', 'link', 'delete', bridge),
     },
-    { name: `mount ${deviceMount}`, isThere: isMounted, remove: () => run('umount', deviceMount) },
+    ...mountPoints.map((path) => ({
+      name: `mount ${path}`,
+      isThere: () => isMounted(path),
+      remove: () => run('umount', path),
+    })),
     ...directories.map((path) => ({
       name: path,
       isThere: () => exists(path),
@@ -80,9 +85,9 @@ async function cgroupPaths(): Promise<string[]> {
   return [join(cgroupRoot, cgroupName), ...real];
 }
 
-async function isMounted(): Promise<boolean> {
+async function isMounted(path: string): Promise<boolean> {
   const mounts = await readFile('/proc/self/mounts', 'utf8');
-  return mounts.split('\n').some((line) => line.split(' ')[1] === deviceMount);
+  return mounts.split('\n').some((line) => line.split(' ')[1] === path);
 }
 
 async function exists(path: string): Promise<boolean> {
