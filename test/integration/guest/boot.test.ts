@@ -3,14 +3,11 @@ import { readFile } from 'node:fs/promises';
 
 import { expect } from 'chai';
 
-import { background } from '../../../lib/base/context.js';
 import type { LayerDeviceKind } from '../../../lib/drivers/qemu/settings.js';
 import type { Guest } from '../../../lib/pod/ports.js';
-import { guestPrograms } from '../../fakes/guest-containers.js';
-import { guestVm } from './guest-vm.js';
+import { guestVm, runShell, startPeeking } from './guest-vm.js';
 import type { GuestVm } from './guest-vm.js';
 
-const ctx = background();
 const kinds: readonly LayerDeviceKind[] = ['virtio-pmem', 'nvdimm'];
 
 for (const layerDevice of kinds)
@@ -22,10 +19,7 @@ for (const layerDevice of kinds)
     before(async () => {
       vm = await guestVm({ layerDevice });
       guest = await vm.connect();
-      const container = await vm.newPeekingContainer(guestPrograms.waitForTerm(0));
-      ({ containerId } = container);
-      await guest.createContainer(ctx, container);
-      await guest.startContainer(ctx, containerId);
+      containerId = await startPeeking(vm, guest);
     });
 
     after(async () => {
@@ -33,16 +27,7 @@ for (const layerDevice of kinds)
     });
 
     /** Standard output of a shell script in the container. */
-    const run = async (script: string): Promise<string> => {
-      const ociProcess = vm.newProcess(['/bin/sh', '-c', script]);
-      const { exitCode, stdout, stderr } = await guest.exec(ctx, {
-        containerId,
-        ociProcess,
-        outputBytesMax: 65_536,
-      });
-      expect(exitCode, stderr.toString()).to.equal(0);
-      return stdout.toString();
-    };
+    const run = async (script: string): Promise<string> => runShell(vm, guest, containerId, script);
 
     it('maps its root and its layers straight from the host', async () => {
       const mounts = (await run('cat /proc/1/mounts')).split('\n').filter((line) => line.includes(' erofs '));

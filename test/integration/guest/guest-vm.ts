@@ -1,6 +1,8 @@
 /** The real guest in a real VM, with the agent suite's programs in a layer of its own. */
 import { readFile, truncate, writeFile } from 'node:fs/promises';
 
+import { expect } from 'chai';
+
 import { Tree } from '../../../guest/tree.js';
 import { rootDeviceFile } from '../../../guest/root-image.js';
 import { background } from '../../../lib/base/context.js';
@@ -13,6 +15,7 @@ import type { DeviceLocator } from '../../../lib/model/vm.js';
 import type { Guest, GuestContainer } from '../../../lib/pod/ports.js';
 import type { RunningVm } from '../../../lib/vm/ports.js';
 import type { GuestAgentHarness } from '../../suites/guest-agent.js';
+import { guestPrograms } from '../../fakes/guest-containers.js';
 import { qemuHarness } from '../vm/qemu-harness.js';
 import { testMachineId } from '../../tools/machine-id.js';
 
@@ -79,6 +82,31 @@ export async function guestVm(overrides: Partial<QemuSettings> = {}): Promise<Gu
     await harness.cleanUp();
     throw error;
   }
+}
+
+/** Starts a container that sees the whole guest and waits in it; its id. */
+export async function startPeeking(vm: GuestVm, guest: Guest): Promise<string> {
+  const container = await vm.newPeekingContainer(guestPrograms.waitForTerm(0));
+  await guest.createContainer(ctx, container);
+  await guest.startContainer(ctx, container.containerId);
+  return container.containerId;
+}
+
+/** Standard output of a shell script in a container; it must succeed. */
+export async function runShell(
+  vm: GuestVm,
+  guest: Guest,
+  containerId: string,
+  script: string,
+): Promise<string> {
+  const ociProcess = vm.newProcess(['/bin/sh', '-c', script]);
+  const { exitCode, stdout, stderr } = await guest.exec(ctx, {
+    containerId,
+    ociProcess,
+    outputBytesMax: 65_536,
+  });
+  expect(exitCode, stderr.toString()).to.equal(0);
+  return stdout.toString();
 }
 
 /** busybox and the directories a container needs, as a layer's device file. */

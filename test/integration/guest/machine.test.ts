@@ -4,10 +4,9 @@ import { expect } from 'chai';
 import { background } from '../../../lib/base/context.js';
 import { AgentConnector } from '../../../lib/drivers/guest/connector.js';
 import type { Guest } from '../../../lib/pod/ports.js';
-import { guestPrograms } from '../../fakes/guest-containers.js';
 import { testMachineId } from '../../tools/machine-id.js';
 import { rejection } from '../../tools/rejection.js';
-import { guestVm } from './guest-vm.js';
+import { guestVm, runShell, startPeeking } from './guest-vm.js';
 import type { GuestVm } from './guest-vm.js';
 
 const ctx = background();
@@ -22,10 +21,7 @@ describe('the guest as a machine', () => {
   before(async () => {
     vm = await guestVm();
     guest = await vm.connect();
-    const container = await vm.newPeekingContainer(guestPrograms.waitForTerm(0));
-    ({ containerId } = container);
-    await guest.createContainer(ctx, container);
-    await guest.startContainer(ctx, containerId);
+    containerId = await startPeeking(vm, guest);
   });
 
   after(async () => {
@@ -33,16 +29,8 @@ describe('the guest as a machine', () => {
   });
 
   /** Standard output of a shell script, whose working directory is the root of the guest. */
-  const run = async (script: string): Promise<string> => {
-    const ociProcess = vm.newProcess(['/bin/sh', '-c', `cd /proc/1/root && ${script}`]);
-    const { exitCode, stdout, stderr } = await guest.exec(ctx, {
-      containerId,
-      ociProcess,
-      outputBytesMax: 65_536,
-    });
-    expect(exitCode, stderr.toString()).to.equal(0);
-    return stdout.toString();
-  };
+  const run = async (script: string): Promise<string> =>
+    runShell(vm, guest, containerId, `cd /proc/1/root && ${script}`);
   const limitOf = async (file: string): Promise<string> =>
     (await run(`cat sys/fs/cgroup/herkos/${containerId}/${file}`)).trim();
   const update = (resources: unknown): Promise<void> =>

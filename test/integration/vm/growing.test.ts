@@ -9,9 +9,8 @@ import { expect } from 'chai';
 import { background } from '../../../lib/base/context.js';
 import { newId } from '../../../lib/base/ids.js';
 import type { Guest } from '../../../lib/pod/ports.js';
-import { guestPrograms } from '../../fakes/guest-containers.js';
 import { eventually } from '../../tools/eventually.js';
-import { guestVm } from '../guest/guest-vm.js';
+import { guestVm, runShell, startPeeking } from '../guest/guest-vm.js';
 import type { GuestVm } from '../guest/guest-vm.js';
 
 const ctx = background();
@@ -30,10 +29,7 @@ describe('a VM that grows', () => {
   before(async () => {
     vm = await guestVm({ vcpusMax });
     guest = await vm.connect();
-    const container = await vm.newPeekingContainer(guestPrograms.waitForTerm(0));
-    ({ containerId } = container);
-    await guest.createContainer(ctx, container);
-    await guest.startContainer(ctx, containerId);
+    containerId = await startPeeking(vm, guest);
   });
 
   after(async () => {
@@ -41,16 +37,8 @@ describe('a VM that grows', () => {
   });
 
   /** Standard output of a shell script, whose working directory is the root of the guest. */
-  const run = async (script: string): Promise<string> => {
-    const ociProcess = vm.newProcess(['/bin/sh', '-c', `cd /proc/1/root && ${script}`]);
-    const { exitCode, stdout, stderr } = await guest.exec(ctx, {
-      containerId,
-      ociProcess,
-      outputBytesMax: 65_536,
-    });
-    expect(exitCode, stderr.toString()).to.equal(0);
-    return stdout.toString().trim();
-  };
+  const run = async (script: string): Promise<string> =>
+    (await runShell(vm, guest, containerId, `cd /proc/1/root && ${script}`)).trim();
   const memTotalMib = async (): Promise<number> => {
     const kib = /^MemTotal: +(\d+) kB$/m.exec(await run('cat proc/meminfo'))?.[1];
     return Number(kib) / 1024;
