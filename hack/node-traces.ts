@@ -1,10 +1,11 @@
 /** What a daemon on its defaults makes on a node beside pods; a quickstart removes of it what was not there before. */
-import { access, readFile, readdir, rm, rmdir } from 'node:fs/promises';
+import { access, readdir, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { background } from '../lib/base/context.js';
 import { isErrno } from '../lib/base/errors.js';
 import { systemExec } from '../lib/base/exec.js';
+import { isMounted } from '../lib/base/mounts.js';
 
 const bridge = 'herkos0';
 /** What VM processes see as devices, and what they are cloned from. */
@@ -83,11 +84,6 @@ async function cgroupPaths(): Promise<string[]> {
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => join(cgroupRoot, name, cgroupName));
   return [join(cgroupRoot, cgroupName), ...real];
-}
-
-async function isMounted(path: string): Promise<boolean> {
-  const mounts = await readFile('/proc/self/mounts', 'utf8');
-  return mounts.split('\n').some((line) => line.split(' ')[1] === path);
 }
 
 async function exists(path: string): Promise<boolean> {
