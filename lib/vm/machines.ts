@@ -174,7 +174,7 @@ export class Machines {
   }
 
   /** A VM out of the pool becomes a sandbox's own, in the sandbox's cgroup. */
-  async assign(ctx: Context, vm: ManagedVm, sandboxId: string, cgroupParent: string): Promise<ManagedVm> {
+  async assign(ctx: Context, vm: ManagedVm, sandboxId: string, cgroupParent: string): Promise<void> {
     const { cgroups } = this.#parts;
     const before = this.#require(vm.record.id);
     const record: VmRecord = { ...before, sandboxId, source: 'pool', cgroupParent };
@@ -186,7 +186,6 @@ export class Machines {
       await cgroups.enter(ctx, cgroup, record.pid);
       await cgroups.deleteGone(ctx, before.cgroupParent, record.id);
     }
-    return vm;
   }
 
   /** In the order in which one thing keeps the next one busy: process, cgroup, namespace, record. */
