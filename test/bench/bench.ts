@@ -20,6 +20,8 @@ export interface Bench {
   /** The rows it makes, first its own. */
   readonly names: readonly string[];
   readonly about: string;
+  /** How long it takes on the small machine of docs/benchmarks.md, not quick. */
+  readonly minutes: number;
   run(tools: BenchTools): Promise<Row[]>;
 }
 

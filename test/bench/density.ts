@@ -1,10 +1,10 @@
 /** One pod after the other up to 50: what each costs in time, and what they cost together in memory. */
-import { setTimeout as delay } from 'node:timers/promises';
-
+import { sleep } from '../../lib/base/context.js';
 import type { VmShape } from '../../lib/model/vm.js';
 import type { HerkosdProcess } from '../tools/herkosd-process.js';
 import type { Bench, BenchTools, Row } from './bench.js';
 import { row, spread } from './bench.js';
+import { run } from './interrupt.js';
 import type { MemoryUse } from './process-memory.js';
 import { medianUse, memoryOfAll, perPod, podProcesses, residentMib, shownUse } from './process-memory.js';
 import type { StartedPod } from './own-node.js';
@@ -48,6 +48,7 @@ export const density: Bench = {
   ],
   about:
     'memory of idle pods at 1, 10, 25 and 50 beside raw clones; time of the n-th pod; the daemon’s memory',
+  minutes: 5,
   async run(tools) {
     const grown = await ownPods(tools);
     const raw = await rawClones(tools, grown.shape);
@@ -110,7 +111,7 @@ async function stage(
     const pids = await pidsNow();
     processes = pids.length;
     uses.push(perPod(await memoryOfAll(pids), count));
-    await delay(sampleEveryMs);
+    await sleep(run, sampleEveryMs);
   }
   say(`${String(count)} ${what}, ${String(processes)} processes: ${shownUse(medianUse(uses))} each`);
   return { count, uses };
@@ -169,13 +170,13 @@ async function rssSamples(herkosd: HerkosdProcess): Promise<number[]> {
   const values: number[] = [];
   for (let index = 0; index < samplesEach; index += 1) {
     values.push(await residentMib(herkosd.pid));
-    await delay(sampleEveryMs);
+    await sleep(run, sampleEveryMs);
   }
   return values;
 }
 
 async function settle({ quick }: BenchTools): Promise<void> {
-  await delay(quick ? quickSettleMs : settleMs);
+  await sleep(run, quick ? quickSettleMs : settleMs);
 }
 
 function stagesOf({ quick }: BenchTools): readonly number[] {

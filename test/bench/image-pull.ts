@@ -7,7 +7,7 @@ import { pushBigImage } from './big-image.js';
 import { ContainerdProcess } from './containerd-process.js';
 import { residentMib } from './process-memory.js';
 
-const rounds = 5;
+const roundsFull = 5;
 const pullTimeoutMs = 600_000;
 const sampleEveryMs = 20;
 
@@ -15,20 +15,21 @@ const sampleEveryMs = 20;
 export const imagePull: Bench = {
   names: ['image-pull', 'image-pull-rss'],
   about: 'PullImage until the image can be mounted, against containerd pull + unpack',
-  async run({ say }) {
+  minutes: 5,
+  async run({ say, quick }) {
     const registry = await RegistryProcess.start();
     try {
       say('building the image of Debian packages and pushing it');
       const image = await pushBigImage(registry.target, registry.host);
       say(`${String(image.layers)} layers, ${(image.compressedBytes / 1e6).toFixed(0)} MB compressed`);
-      return await measure(image, say);
+      return await measure(image, quick ? 1 : roundsFull, say);
     } finally {
       await registry.stop();
     }
   },
 };
 
-async function measure(image: PushedImage, say: (line: string) => void): Promise<Row[]> {
+async function measure(image: PushedImage, rounds: number, say: (line: string) => void): Promise<Row[]> {
   const own: number[] = [];
   const peer: number[] = [];
   const memory: number[] = [];

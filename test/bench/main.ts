@@ -1,10 +1,13 @@
 /** `hack/bench [NAME ...] [--json FILE] [--quick] [--list]`: medians of real runs, as a Markdown table. */
 import { parseArgs } from 'node:util';
 
+import { finishedLogs, runningDaemons } from '../tools/herkosd-process.js';
 import type { Bench, PhaseBar, Row } from './bench.js';
 import { daemonMemory } from './daemon-memory.js';
 import { density } from './density.js';
+import { tellFailure } from './failure.js';
 import { imagePull } from './image-pull.js';
+import { isInterrupted, watchSignals } from './interrupt.js';
 import { listLatency } from './list-latency.js';
 import { rawFloors } from './raw-floors.js';
 import { report, writeReport } from './report.js';
@@ -38,8 +41,11 @@ const { values, positionals } = parseArgs({
 });
 
 if (values.list) {
-  for (const { names, about } of benches) console.log(`${names.join(', ')}: ${about}`);
+  for (const { names, about, minutes } of benches)
+    console.log(`${names.join(', ')}: ${about}; about ${String(minutes)} min`);
+  console.log(`all of them: about ${String(minutesOf(benches))} min`);
 } else {
+  watchSignals();
   await main();
 }
 
@@ -53,19 +59,27 @@ async function main(): Promise<void> {
     positionals.length === 0
       ? benches
       : benches.filter(({ names }) => names.some((name) => positionals.includes(name)));
+  if (!values.quick) console.log(`this takes about ${String(minutesOf(chosen))} minutes`);
   const rows: Row[] = [];
   const bars: PhaseBar[] = [];
+  const failed: string[] = [];
   for (const bench of chosen) {
-    if (!(await runOne(bench, rows, bars))) process.exitCode = 1;
+    if (isInterrupted()) break;
+    if (!(await runOne(bench, rows, bars))) failed.push(bench.names[0] ?? '');
     // After each, so that a long run that is cut off has given something.
     if (values.json !== undefined) writeReport(values.json, rows, bars);
   }
   console.log(`\n${report(rows)}`);
   if (values.quick) console.log('--quick: few samples of few pods; this shows that it works, and no more');
+  if (failed.length === 0 || isInterrupted()) return;
+  process.exitCode = 1;
+  console.error(`error: rows are missing, for ${failed.join(', ')} failed: what failed is told above`);
+  console.error(`next: hack/bench ${failed.join(' ')} --quick`);
 }
 
 /** One that fails must not cost the results of the others. */
 async function runOne(bench: Bench, rows: Row[], bars: PhaseBar[]): Promise<boolean> {
+  const began = performance.now();
   console.log(`==> ${bench.names.join(', ')}: ${bench.about}`);
   try {
     const made = await bench.run({
@@ -78,9 +92,18 @@ async function runOne(bench: Bench, rows: Row[], bars: PhaseBar[]): Promise<bool
       },
     });
     rows.push(...made);
+    finishedLogs.clear();
+    console.log(`    took ${((performance.now() - began) / 1000).toFixed(0)} s`);
     return true;
   } catch (error) {
-    console.error(`    failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    if (!isInterrupted()) await tellFailure(bench, error);
     return false;
+  } finally {
+    // A benchmark cleans up after itself, and when it could not: this is the last who can.
+    for (const daemon of runningDaemons) await daemon.cleanUp();
   }
+}
+
+function minutesOf(some: readonly Bench[]): number {
+  return some.reduce((sum, { minutes }) => sum + minutes, 0);
 }

@@ -1,6 +1,5 @@
 /** Our side of the comparisons: a daemon that gives VMs in one certain way, and proof that it did. */
-import { setTimeout as delay } from 'node:timers/promises';
-
+import { sleep, throwIfDone } from '../../lib/base/context.js';
 import { MIB } from '../../lib/base/units.js';
 import { vmSection } from '../../lib/config/vm.js';
 import type { VmShape, VmSource } from '../../lib/model/vm.js';
@@ -8,6 +7,8 @@ import { HerkosdProcess } from '../tools/herkosd-process.js';
 import { sandboxConfig } from '../tools/pod-config.js';
 import type { Phase, PhaseBar } from './bench.js';
 import { timed } from './bench.js';
+import { fullPool } from './full-pool.js';
+import { run } from './interrupt.js';
 
 /** Lines of `[vm]` that make the daemon take VMs from one source, and from no other. */
 const vmLines: Readonly<Record<VmSource, (poolSize: number) => readonly string[]>> = {
@@ -18,11 +19,9 @@ const vmLines: Readonly<Record<VmSource, (poolSize: number) => readonly string[]
 
 /** One is taken while another is made ready. */
 const poolSizeDefault = 2;
-/** How long a template may take to be built, and a pool to fill, before anything is measured. */
+/** How long a template may take to be built before anything is measured. */
 const readyTimeoutMs = 180_000;
 const readyPauseMs = 250;
-/** After the last VM of a pool has appeared it still loads its state. */
-const poolSettleMs = 1_000;
 /** 50 cold boots take turns on a small machine. */
 const podTimeoutMs = 600_000;
 
@@ -65,13 +64,14 @@ export class OwnNode {
     try {
       const until = performance.now() + readyTimeoutMs;
       for (;;) {
+        if (source === 'pool') await fullPool(herkosd.socketPath, poolSize);
         const { podSandboxId } = await herkosd.client.runtime('runPodSandbox', { config: sandboxConfig() });
         const { vm } = await factsOf(herkosd, podSandboxId);
         await removeFrom(herkosd, podSandboxId);
         if (vm.source === source) return new OwnNode(herkosd, source, vm.shape, poolSize);
         if (performance.now() > until)
           throw new Error(`no pod got its VM from '${source}'; they come from '${vm.source}'`);
-        await delay(readyPauseMs);
+        await sleep(run, readyPauseMs);
       }
     } catch (error) {
       await herkosd.cleanUp();
@@ -79,16 +79,10 @@ export class OwnNode {
     }
   }
 
-  /** Waits until the pool is full again; nothing to wait for elsewhere. No pod may be there. */
+  /** Waits until the pool is full again and the machine has done with that; nothing to wait for elsewhere. */
   async ready(): Promise<void> {
-    if (this.source !== 'pool') return;
-    const until = performance.now() + readyTimeoutMs;
-    while ((await this.#processCount()) < this.#poolSize) {
-      if (performance.now() > until)
-        throw new Error(`the pool does not fill: ${String(await this.#processCount())} VMs`);
-      await delay(readyPauseMs);
-    }
-    await delay(poolSettleMs);
+    throwIfDone(run);
+    if (this.source === 'pool') await fullPool(this.herkosd.socketPath, this.#poolSize);
   }
 
   /**
@@ -99,7 +93,7 @@ export class OwnNode {
     let id = '';
     const config = sandboxConfig();
     const ms = await timed(async () => {
-      id = await this.#run(config);
+      id = await this.#call(config);
     });
     return { id, ms, phases: (await this.#checkedFacts(id)).timings };
   }
@@ -118,7 +112,7 @@ export class OwnNode {
     let ids: string[] = [];
     // What is asked about each pod afterwards is not part of it.
     const ms = await timed(async () => {
-      ids = await Promise.all(Array.from({ length: count }, async () => this.#run(sandboxConfig())));
+      ids = await Promise.all(Array.from({ length: count }, async () => this.#call(sandboxConfig())));
     });
     const pods: StartedPod[] = [];
     for (const id of ids) {
@@ -136,7 +130,7 @@ export class OwnNode {
     await this.herkosd.cleanUp();
   }
 
-  async #run(config: ReturnType<typeof sandboxConfig>): Promise<string> {
+  async #call(config: ReturnType<typeof sandboxConfig>): Promise<string> {
     const answer = await this.herkosd.client.runtime(
       'runPodSandbox',
       { config },
@@ -152,10 +146,6 @@ export class OwnNode {
         `a pod's VM came from '${facts.vm.source}', not from '${this.source}' as this benchmark needs`,
       );
     return facts;
-  }
-
-  async #processCount(): Promise<number> {
-    return (await this.herkosd.leftovers()).filter((line) => line.startsWith('process ')).length;
   }
 }
 

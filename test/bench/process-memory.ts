@@ -1,11 +1,12 @@
-/** Memory of the processes behind pods, from /proc/PID/smaps_rollup (proc(5)); shared pages are split. */
+/** Memory of the processes behind pods; pages that they share are split. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { readStat } from '../../lib/drivers/qemu/proc.js';
+import { processDetails } from '../../lib/vm/process-facts.js';
 import type { HerkosdProcess } from '../tools/herkosd-process.js';
 import { spread } from './bench.js';
 
-const bytesPerKib = 1024;
 const bytesPerMb = 1e6;
 
 /** In MB of a million bytes. */
@@ -19,17 +20,12 @@ export interface MemoryUse {
 
 /** Undefined when the process has ended. */
 async function memoryOf(pid: number): Promise<MemoryUse | undefined> {
-  let text: string;
-  try {
-    text = await readFile(`/proc/${String(pid)}/smaps_rollup`, 'utf8');
-  } catch {
-    return undefined;
-  }
-  const mb = (field: string): number =>
-    (Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(text)?.[1] ?? Number.NaN) * bytesPerKib) /
-    bytesPerMb;
-  const own = mb('Private_Clean') + mb('Private_Dirty');
-  return { pss: mb('Pss'), private: own, shared: mb('Pss') - own };
+  const stat = await readStat(pid);
+  const details = stat === undefined ? undefined : await processDetails(pid, stat.startTicks);
+  if (details === undefined) return undefined;
+  const pss = details.pssBytes / bytesPerMb;
+  const own = details.memory.privateBytes / bytesPerMb;
+  return { pss, private: own, shared: pss - own };
 }
 
 export async function memoryOfAll(pids: readonly number[]): Promise<MemoryUse[]> {

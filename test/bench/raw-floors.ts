@@ -1,9 +1,9 @@
 import { shapeDefault } from './own-node.js';
 import type { Bench } from './bench.js';
 import { row, shownMs } from './bench.js';
+import { run } from './interrupt.js';
 import { RawTemplate } from './raw-template.js';
 import { rawBoot, rawMachine } from './raw-vm.js';
-import { background } from '../../lib/base/context.js';
 
 const rounds = 7;
 const quickRounds = 3;
@@ -12,6 +12,7 @@ const quickRounds = 3;
 export const rawFloors: Bench = {
   names: ['raw-cold', 'raw-clone'],
   about: 'QEMU by hand, cold and from a template, until the agent answers: the floors of the other rows',
+  minutes: 1,
   async run({ say, quick }) {
     const machine = await rawMachine(shapeDefault());
     const template = await RawTemplate.make(machine);
@@ -20,7 +21,7 @@ export const rawFloors: Bench = {
     try {
       say(`device state of the template: ${(template.stateBytes / 1e6).toFixed(2)} MB`);
       for (let round = 0; round < (quick ? quickRounds : rounds); round += 1) {
-        cold.push(await rawBoot(background(), machine));
+        cold.push(await rawBoot(run, machine));
         clone.push(await template.timedClones(1));
       }
     } finally {

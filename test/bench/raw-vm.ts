@@ -8,9 +8,9 @@ import { once } from 'node:events';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 
 import type { Context } from '../../lib/base/context.js';
+import { sleep } from '../../lib/base/context.js';
 import { classOf } from '../../lib/base/errors.js';
 import { AgentConnector } from '../../lib/drivers/guest/connector.js';
 import { commandLine } from '../../lib/drivers/qemu/command-line.js';
@@ -85,7 +85,7 @@ export class RawVm {
       } catch (error) {
         if (classOf(error) !== 'Unavailable') throw error;
       }
-      await delay(socketPollMs);
+      await sleep(ctx, socketPollMs);
     }
   }
 

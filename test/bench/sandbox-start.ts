@@ -1,9 +1,9 @@
 /** RunPodSandbox until READY, one pod at a time, for each way a pod may come by its VM. */
-import { background } from '../../lib/base/context.js';
 import type { VmSource } from '../../lib/model/vm.js';
 import type { Bench, BenchTools, Row } from './bench.js';
 import { row, shownMs } from './bench.js';
 import { ContainerdNode } from './containerd-node.js';
+import { run } from './interrupt.js';
 import type { StartedPod } from './own-node.js';
 import { OwnNode, medianBar } from './own-node.js';
 import { RawTemplate } from './raw-template.js';
@@ -18,10 +18,11 @@ type Peer = () => Promise<number>;
 export const sandboxCold: Bench = {
   names: ['sandbox-cold'],
   about: 'RunPodSandbox until READY, against a raw QEMU boot of the same kernel and images',
+  minutes: 2,
   async run(tools) {
     const { own, peer } = await against(tools, 'cold', async ({ shape }, measure) => {
       const machine = await rawMachine(shape);
-      await measure(async () => rawBoot(background(), machine));
+      await measure(async () => rawBoot(run, machine));
     });
     return [msRow('sandbox-cold', own, '<= 1.15 x', 'raw QEMU cold boot', peer)];
   },
@@ -30,6 +31,7 @@ export const sandboxCold: Bench = {
 export const sandboxClone: Bench = {
   names: ['sandbox-clone', 'sandbox-clone-vs-cold'],
   about: 'RunPodSandbox from a template, against a raw clone by hand and against a cold pod',
+  minutes: 3,
   async run(tools) {
     const cold = await OwnNode.start('cold');
     const coldMs: number[] = [];
@@ -59,6 +61,7 @@ export const sandboxClone: Bench = {
 export const sandboxPool: Bench = {
   names: ['sandbox-pool'],
   about: 'RunPodSandbox from the pool, against containerd + runc with the same CNI configuration',
+  minutes: 2,
   async run(tools) {
     const { own, peer } = await against(tools, 'pool', async ({ herkosd }, measure) => {
       const containerd = await ContainerdNode.start(herkosd);
@@ -85,6 +88,8 @@ async function against(
   try {
     await withPeer(node, async (other) => {
       for (let round = 0; round < (quick ? quickRounds : rounds); round += 1) {
+        // What one side leaves to be done must not fall into the other's time.
+        await node.ready();
         peer.push(await other());
         own.push(await node.onePod());
       }

@@ -1,8 +1,8 @@
 /** Pods that come and go for a while: nothing of them may stay, and the daemon must not grow. */
-import { setTimeout as delay } from 'node:timers/promises';
-
+import { sleep } from '../../lib/base/context.js';
 import type { Bench } from './bench.js';
 import { row, shownMs, spread } from './bench.js';
+import { run } from './interrupt.js';
 import { OwnNode } from './own-node.js';
 import { residentMib } from './process-memory.js';
 import { slope } from './slope.js';
@@ -17,6 +17,7 @@ const settleMs = 5_000;
 export const soak: Bench = {
   names: ['soak-leftovers', 'soak-rss-growth', 'soak-pod'],
   about: '200 pods run and removed, 8 at a time: what is left of them, and the growth of the daemon',
+  minutes: 4,
   async run({ say, quick }) {
     const total = quick ? quickPodCount : podCount;
     const node = await OwnNode.start('clone');
@@ -31,7 +32,7 @@ export const soak: Bench = {
         if (ms.length % 25 === 0)
           say(`${String(ms.length)} pods, the daemon has ${rss.at(-1)?.toFixed(0) ?? ''} MiB`);
       });
-      await delay(settleMs);
+      await sleep(run, settleMs);
       // A template may be built or a pool filled meanwhile; those are told by their names, not by number.
       const left = (await herkosd.leftovers()).filter((line) => !before.has(line));
       for (const line of left) say(`left over: ${line}`);
