@@ -35,8 +35,8 @@ export class ManagedVm implements PodVm {
     return this.#running.plugNic(ctx, mac);
   }
 
-  async plugSpareNic(ctx: Context, mac: string): Promise<void> {
-    await this.#running.plugSpareNic(ctx, mac);
+  get spareNic(): string | undefined {
+    return this.#running.spareNic;
   }
 
   async plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]> {

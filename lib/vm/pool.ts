@@ -1,5 +1,3 @@
-import { randomBytes } from 'node:crypto';
-
 import type { Context } from '../base/context.js';
 import { background, throwIfDone, underDeadline, withCancel, withTimeout } from '../base/context.js';
 import { messageOf } from '../base/errors.js';
@@ -7,7 +5,7 @@ import { newId } from '../base/ids.js';
 import type { Logger } from '../base/logger.js';
 import type { Machines } from './machines.js';
 import type { ManagedVm } from './managed-vm.js';
-import type { Rehearsal } from './ports.js';
+import type { PoolDrop, Rehearsal, VmObserver } from './ports.js';
 import type { PoolSettings } from './settings.js';
 import type { Template } from './template/template-files.js';
 import type { TemplateWant, Templates } from './template/templates.js';
@@ -21,12 +19,14 @@ export interface PoolOptions {
   /** Bytes that the node could give to new processes now. */
   readonly availableBytes: () => Promise<number>;
   readonly logger: Logger;
+  readonly observer?: VmObserver | undefined;
 }
 
-/** Locally administered, unicast. The pod's own address follows when it is known. */
-function randomMac(): string {
-  const tail = randomBytes(5).toString('hex').match(/../g) ?? [];
-  return ['02', ...tail].join(':');
+/** How many VMs of one kind wait, and how many should. */
+export interface PoolReport {
+  readonly domain: string;
+  readonly ready: number;
+  readonly target: number;
 }
 
 const fillTimeoutMs = 60_000;
@@ -64,6 +64,16 @@ export class Pool {
     return [...this.#kinds.values()].reduce((sum, { ready }) => sum + ready.length, 0);
   }
 
+  /** Of each kind. */
+  report(): PoolReport[] {
+    const { size: target } = this.#options.settings;
+    return [...this.#kinds.values()].map(({ want: { domain }, ready }) => ({
+      domain,
+      ready: ready.length,
+      target,
+    }));
+  }
+
   /** Keeps VMs of this kind ready from now on. */
   want(want: TemplateWant): void {
     if (this.#options.settings.size === 0) return;
@@ -73,13 +83,18 @@ export class Pool {
 
   /** A VM whose guest is stopped; the caller resumes it. Undefined when none is ready. */
   take(want: TemplateWant): ManagedVm | undefined {
-    if (this.#options.settings.size === 0) return undefined;
+    const { settings, observer } = this.#options;
+    if (settings.size === 0) return undefined;
     const kind = this.#kindOf(want);
     kind.askedAtMs = performance.now();
     for (let entry = kind.ready.shift(); entry !== undefined; entry = kind.ready.shift()) {
-      if (this.#isUsable(entry.vm, entry.templateId)) return entry.vm;
-      void this.#drop(entry.vm);
+      if (this.#isUsable(entry.vm, entry.templateId)) {
+        observer?.poolAsked(want.domain, true);
+        return entry.vm;
+      }
+      void this.#giveUp(entry.vm, 'stale');
     }
+    observer?.poolAsked(want.domain, false);
     return undefined;
   }
 
@@ -96,16 +111,16 @@ export class Pool {
   }
 
   /** Takes everything down; for a shutdown, and when the node needs its memory. */
-  async drain(): Promise<void> {
+  async drain(why: PoolDrop): Promise<void> {
     const all = [...this.#kinds.values()].flatMap(({ ready }) => ready.splice(0));
-    await Promise.all(all.map(({ vm }) => this.#drop(vm)));
+    await Promise.all(all.map(({ vm }) => this.#giveUp(vm, why)));
   }
 
   async close(): Promise<void> {
     this.#life.cancel();
     clearTimeout(this.#timer);
     await this.#filling;
-    await this.drain();
+    await this.drain('shutdown');
   }
 
   #kindOf(want: TemplateWant): Kind {
@@ -128,6 +143,7 @@ export class Pool {
     if (this.#filling !== undefined || this.#life.signal.aborted || this.#options.settings.size === 0) return;
     this.#filling = this.#fill()
       .catch((error: unknown) => {
+        if (!this.#life.signal.aborted) this.#options.observer?.poolFillFailed();
         this.#options.logger.warn('the pool cannot be filled now', { error: messageOf(error) });
         this.#later(pauseMs);
       })
@@ -151,7 +167,7 @@ export class Pool {
       if (this.#waiting > 0 || this.#life.signal.aborted) return;
       if ((await availableBytes()) < settings.memoryReserveBytes) {
         if (this.length > 0) this.#options.logger.info('memory is short; the pool is emptied', {});
-        await this.drain();
+        await this.drain('memory');
         this.#later(pauseMs);
         return;
       }
@@ -201,22 +217,20 @@ export class Pool {
     }
   }
 
-  /** The guest's driver takes its time over a new card: better now than when a pod waits. */
   async #makeReady(ctx: Context, vm: ManagedVm): Promise<void> {
-    const mac = randomMac();
-    await vm.plugSpareNic(ctx, mac);
-    await this.#options.rehearsal.rehearse(ctx, vm.agentSocketPath, mac);
+    await this.#options.rehearsal.rehearse(ctx, vm.agentSocketPath, vm.spareNic);
     await vm.pause(ctx);
   }
 
   #keep(kind: Kind, vm: ManagedVm, templateId: string): void {
     kind.ready.push({ vm, templateId });
+    this.#options.observer?.poolFilled(kind.want.domain);
     void vm.exited.then(() => {
       const at = kind.ready.findIndex((entry) => entry.vm === vm);
       if (at < 0) return;
       kind.ready.splice(at, 1);
       this.#options.logger.warn('a VM of the pool ended by itself', { vm: vm.record.id });
-      void this.#drop(vm);
+      void this.#giveUp(vm, 'ended');
     });
   }
 
@@ -227,10 +241,15 @@ export class Pool {
       const old = kind.ready.filter(({ templateId }) => isIdle || !templates.isCurrent(templateId));
       for (const entry of old) {
         kind.ready.splice(kind.ready.indexOf(entry), 1);
-        await this.#drop(entry.vm);
+        await this.#giveUp(entry.vm, isIdle ? 'idle' : 'stale');
       }
       if (isIdle) this.#kinds.delete(key);
     }
+  }
+
+  async #giveUp(vm: ManagedVm, why: PoolDrop): Promise<void> {
+    this.#options.observer?.poolDropped(vm.record.domain, why);
+    await this.#drop(vm);
   }
 
   async #drop(vm: ManagedVm): Promise<void> {

@@ -71,8 +71,8 @@ export interface TemplateImage {
 export interface RunningVm extends VmControls {
   readonly pid: number;
   readonly processStartTicks: string;
-  /** Plugs a NIC that the next `plugNic` uses. `mac`: any that no other machine has. */
-  plugSpareNic(ctx: Context, mac: string): Promise<void>;
+  /** The address of a NIC that the machine began with and that the next `plugNic` uses. */
+  readonly spareNic: string | undefined;
   /** Stops the guest's processors; the guest does not notice. */
   pause(ctx: Context): Promise<void>;
   resume(ctx: Context): Promise<void>;
@@ -144,3 +144,25 @@ export interface ProcessCgroup {
   /** Absolute paths of the `cgroup.procs` files to write the pid to. */
   readonly procsFiles: readonly string[];
 }
+
+/** Hears what happens to templates, clones and the pool, to count it; it never throws. */
+export interface VmObserver {
+  /** Not for one that the end of the daemon cut short. */
+  templateBuilt(domain: string, ms: number, hasSucceeded: boolean): void;
+  /** Nobody clones it any more: it is not as it was, or a clone of it did not come up. */
+  templateRefused(domain: string): void;
+  /** A pod got a VM that boots instead of the clone that it was to have. */
+  cloneReplaced(domain: string): void;
+  /** A pod asked the pool for a VM; not while there is no pool. */
+  poolAsked(domain: string, hasGiven: boolean): void;
+  poolFilled(domain: string): void;
+  poolFillFailed(): void;
+  /** A VM that waited is given up, and not for a pod. */
+  poolDropped(domain: string, why: PoolDrop): void;
+}
+
+/**
+ * Memory is short; nobody has asked for its kind; its template is not the current one any more; it ended by
+ * itself; the daemon shuts down.
+ */
+export type PoolDrop = 'memory' | 'idle' | 'stale' | 'ended' | 'shutdown';

@@ -17,6 +17,8 @@ import type {
 
 /** What the fake migrates. */
 const fakeState = 'state';
+/** By which guests out of a template know their card. */
+const fakeCardMac = '02:00:00:00:00:99';
 const layerStepBytes = 2 * 1024 * 1024;
 
 /** As on a real machine. */
@@ -123,7 +125,10 @@ export class FakeVmDriver implements VmDriver {
     if (this.failStart !== undefined) throw this.failStart;
     const process = new FakeProcess(this.host.nextPid++, record, cgroup.procsFiles);
     this.host.processes.set(record.id, process);
-    return new FakeRunningVm(process, this.#limits);
+    const vm = new FakeRunningVm(process, this.#limits);
+    // As real ones do.
+    if (memory.kind !== 'own') vm.addSpareNic();
+    return vm;
   }
 
   async adopt(ctx: Context, record: VmRecord): Promise<RunningVm | undefined> {
@@ -180,9 +185,12 @@ class FakeRunningVm implements RunningVm {
     return mac;
   }
 
-  async plugSpareNic(ctx: Context, mac: string): Promise<void> {
-    await this.#check(ctx);
-    this.#add(mac, 'nic', 'spare');
+  get spareNic(): string | undefined {
+    return this.#process.devices.find(({ owners }) => owners.has('spare'))?.key;
+  }
+
+  addSpareNic(): void {
+    this.#add(fakeCardMac, 'nic', 'spare');
   }
 
   async plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]> {

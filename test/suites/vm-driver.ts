@@ -25,8 +25,8 @@ export function vmDriverSuite(name: string, makeHarness: () => Promise<VmDriverH
       await harness.cleanUp();
     });
 
-    const start = async (): Promise<{ spec: VmSpec; vm: RunningVm }> => {
-      const spec = await harness.newSpec();
+    const start = async (given?: VmSpec): Promise<{ spec: VmSpec; vm: RunningVm }> => {
+      const spec = given ?? (await harness.newSpec());
       return { spec, vm: await driver.start(ctx, spec) };
     };
 

@@ -2,6 +2,7 @@ import type { Accelerator, VmShape } from '../../model/vm.js';
 import { GIB, MIB } from '../../base/units.js';
 import { HerkosError } from '../../base/errors.js';
 import type { VmMemory } from '../../vm/ports.js';
+import type { QmpCommand } from './device-commands.js';
 import { memoryDeviceMib } from './memory-device.js';
 import type { GuestFiles, QemuSettings } from './settings.js';
 import { vcpusLimit } from './settings.js';
@@ -36,6 +37,8 @@ export interface MachineSpec {
   readonly guestRootBytes: number;
   readonly paths: VmPaths;
   readonly memory: VmMemory;
+  /** What is plugged behind root ports from the beginning. */
+  readonly plugged?: readonly QmpCommand[];
   /** The kernel may merge its pages with equal ones of other such processes; absent: it may not. */
   readonly mergeable?: boolean;
 }
@@ -61,6 +64,7 @@ export function commandLine(settings: MachineSettings, spec: MachineSpec): strin
     ...['-device', `virtio-rng-pci,addr=${hex(entropySlot)},disable-legacy=on,max-bytes=65536,period=1000`],
     ...rootImage(spec),
     ...rootPorts(settings.portCount),
+    ...(spec.plugged ?? []).flatMap(asOption),
     ...generationId,
     ...balloon(spec.memory),
     ...(spec.memory.kind === 'clone' ? ['-incoming', 'defer'] : []),
@@ -78,6 +82,15 @@ export function optionValue(value: string): string {
   if (/[\x00-\x1f\x7f]/.test(value))
     throw new HerkosError('InvalidArgument', 'a path or name for QEMU holds control characters');
   return value.replaceAll(',', ',,');
+}
+
+/** The same as a QMP command that plugs something, for a QEMU that has not started yet. */
+function asOption({ command, args }: QmpCommand): string[] {
+  const values = Object.entries(args).map(([key, value]) => {
+    if (typeof value === 'boolean') return `${key}=${value ? 'on' : 'off'}`;
+    return `${key}=${optionValue(String(value))}`;
+  });
+  return [command === 'netdev_add' ? '-netdev' : '-device', values.join(',')];
 }
 
 function bareMachine(settings: MachineSettings, spec: MachineSpec): string[] {

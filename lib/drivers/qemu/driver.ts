@@ -15,6 +15,7 @@ import { isObject } from '../../wire/qmp/message.js';
 import { commandLine, nvdimmSlots, processName } from './command-line.js';
 import { DeviceBook, bookSchema } from './device-book.js';
 import type { DeviceEntry } from './device-book.js';
+import { firstCard, firstCardCommands } from './first-card.js';
 import { Hotplug } from './hotplug.js';
 import { JailDevices } from './jail.js';
 import { machineKey } from './machine-key.js';
@@ -101,6 +102,7 @@ export class QemuDriver implements VmDriver {
         guestRootBytes,
         paths,
         memory,
+        plugged: firstCardCommands(memory, record.tap),
         mergeable: record.mergeable === true,
       });
       const { process, session } = await launch(ctx, {
@@ -126,7 +128,7 @@ export class QemuDriver implements VmDriver {
         await loadState(ctx, session, memory.image.statePath, paths.incomingSocket);
       await this.#runDir.seal(record.id);
       await session.execute(ctx, 'cont');
-      return this.#assemble(record, paths, process, session, []);
+      return this.#assemble(record, paths, process, session, firstDevices(memory.kind !== 'own'));
     });
   }
 
@@ -139,7 +141,7 @@ export class QemuDriver implements VmDriver {
       return await underDeadline(ctx, adoptTimeoutMs, 'taking a VM over', async (step) => {
         const session = await QmpSession.connect(step, paths.qmpSocket);
         try {
-          const vm = this.#assemble(record, paths, process, session, await readBook(paths));
+          const vm = this.#assemble(record, paths, process, session, await readBook(paths, record));
           await vm.hotplug.reconcile(step);
           // The daemon before us may have died between the start of QEMU, or taking it out of the pool, and
           // that of the guest.
@@ -252,12 +254,18 @@ async function isPaused(ctx: Context, session: QmpSession): Promise<boolean> {
   return isObject(status) && (status['status'] === 'prelaunch' || status['status'] === 'paused');
 }
 
-/** The book as the daemon before us left it; a VM without one has no devices. */
-async function readBook(paths: VmPaths): Promise<readonly DeviceEntry[]> {
+/** What is plugged when the process starts. */
+function firstDevices(hasTemplate: boolean): readonly DeviceEntry[] {
+  const card = firstCard(hasTemplate);
+  return card === undefined ? [] : [card];
+}
+
+/** The book as the daemon before us left it; a VM without one has what it began with. */
+async function readBook(paths: VmPaths, record: VmRecord): Promise<readonly DeviceEntry[]> {
   try {
     return bookSchema.parse(JSON.parse(await readFile(paths.devices, 'utf8'))).entries;
   } catch (error) {
-    if (isErrno(error, 'ENOENT')) return [];
+    if (isErrno(error, 'ENOENT')) return firstDevices(record.template !== undefined);
     throw new HerkosError('DataLoss', `${paths.devices} is not readable: ${messageOf(error)}`, {
       cause: error,
     });

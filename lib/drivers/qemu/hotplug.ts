@@ -7,6 +7,7 @@ import type { DeviceLocator, VmShape } from '../../model/vm.js';
 import type { DeviceEntry, DeviceKind } from './device-book.js';
 import { locatorOf } from './device-book.js';
 import { plugDisk, plugNic, plugSerial } from './device-commands.js';
+import { firstCardMac, spareOwner } from './first-card.js';
 import { LayerPlugs } from './layer-plugs.js';
 import { MachineSize } from './machine-size.js';
 import type { MachineSizeOptions } from './machine-size.js';
@@ -21,9 +22,8 @@ export interface HotplugOptions extends PluggerOptions, MachineSizeOptions {
   readonly tap: string;
 }
 
-/** The NIC belongs to the pod, not to a container; one that is plugged ahead, to nobody yet. */
+/** The NIC belongs to the pod, not to a container. */
 const podOwner = 'pod';
-const spareOwner = 'spare';
 
 /** All devices that come and go while one VM runs. */
 export class Hotplug {
@@ -45,13 +45,17 @@ export class Hotplug {
     return this.#plugger.exclusive(ctx, async () => {
       const there = book.plugged('nic', mac) ?? (await this.#takeSpareNic(mac));
       if (there !== undefined) return there.keys[0] ?? mac;
-      await this.#addNic(ctx, mac, podOwner);
+      const entry = book.add('nic', [mac], podOwner);
+      await this.#plugger.plug(ctx, entry, () => plugNic(entry, this.#options.tap, mac));
       return mac;
     });
   }
 
-  async plugSpareNic(ctx: Context, mac: string): Promise<void> {
-    await this.#plugger.exclusive(ctx, () => this.#addNic(ctx, mac, spareOwner));
+  /** The address of the card that the machine began with, until a pod takes it. */
+  get spareNic(): string | undefined {
+    return this.#plugger.book.plugged('nic', firstCardMac)?.owners.includes(spareOwner) === true
+      ? firstCardMac
+      : undefined;
   }
 
   async plugDisk(ctx: Context, owner: string, path: string): Promise<DeviceLocator> {
@@ -128,13 +132,7 @@ export class Hotplug {
     return this.#plugger.book.entries;
   }
 
-  /** What is still leaving, as after a restart, cannot be plugged again before it is gone. */
-  async #addNic(ctx: Context, mac: string, owner: string): Promise<void> {
-    const entry = this.#plugger.book.add('nic', [mac], owner);
-    await this.#plugger.plug(ctx, entry, () => plugNic(entry, this.#options.tap, mac));
-  }
-
-  /** A card that was plugged ahead is known by both addresses from now on. */
+  /** It is known by both addresses from now on. */
   async #takeSpareNic(mac: string): Promise<DeviceEntry | undefined> {
     const { book } = this.#plugger;
     const spare = book.ownedBy(spareOwner).find(({ state }) => state === 'plugged');
@@ -145,6 +143,7 @@ export class Hotplug {
     return spare;
   }
 
+  /** What is still leaving, as after a restart, cannot be plugged again before it is gone. */
   async #awaitLeft(ctx: Context, kind: DeviceKind, key: string): Promise<void> {
     const leaving = this.#plugger.book.ofKind(kind).filter(({ state, keys }) => {
       return state === 'leaving' && keys.includes(key);

@@ -5,6 +5,7 @@ import { isAbsolute, join } from 'node:path';
 import { HerkosError } from '../../base/errors.js';
 import type { Accelerator, VmShape } from '../../model/vm.js';
 import { commandLine } from './command-line.js';
+import { firstCardCommands } from './first-card.js';
 import { rootBytes } from './guest-files.js';
 import type { QemuSettings } from './settings.js';
 
@@ -18,6 +19,8 @@ const anyPaths = {
   incomingSocket: '/vm/in',
 };
 
+const anyImage = { memoryPath: '/template/memory', statePath: '', directory: '', gid: 0 };
+
 /**
  * A digest of everything that a clone must have in common with its template: the machine's whole command
  * line, the guest's files, the hypervisor's program as it lies on the disk, and the processor, of which
@@ -28,13 +31,15 @@ export async function machineKey(
   machine: { readonly shape: VmShape; readonly accelerator: Accelerator; readonly mergeable: boolean },
 ): Promise<string> {
   const { guest } = settings;
+  const memory = { kind: 'template', image: anyImage } as const;
   const args = commandLine(settings, {
     processName: 'template',
     ...machine,
     guest,
     guestRootBytes: await rootBytes(guest),
     paths: anyPaths,
-    memory: { kind: 'own' },
+    memory,
+    plugged: firstCardCommands(memory, 'tap'),
   });
   const inputs = {
     args,

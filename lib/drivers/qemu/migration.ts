@@ -79,12 +79,16 @@ export async function loadState(
 }
 
 async function prepare(ctx: Context, session: QmpSession): Promise<void> {
-  await session.execute(ctx, 'migrate-set-capabilities', {
-    capabilities: [
-      { capability: 'x-ignore-shared', state: true },
-      { capability: 'events', state: true },
-    ],
-  });
+  await Promise.all([
+    session.execute(ctx, 'migrate-set-capabilities', {
+      capabilities: [
+        { capability: 'x-ignore-shared', state: true },
+        { capability: 'events', state: true },
+      ],
+    }),
+    // QEMU would tell the network where a guest with the card's address has moved to: it is nobody's.
+    session.execute(ctx, 'migrate-set-parameters', { 'announce-rounds': 0 }),
+  ]);
 }
 
 /** Listens from now on. Rejects when the migration fails, or QEMU ends first, as it does on a broken state. */

@@ -56,8 +56,8 @@ export class QemuVm implements RunningVm {
     return this.#whileLive(() => this.hotplug.plugNic(ctx, mac));
   }
 
-  async plugSpareNic(ctx: Context, mac: string): Promise<void> {
-    await this.#whileLive(() => this.hotplug.plugSpareNic(ctx, mac));
+  get spareNic(): string | undefined {
+    return this.hotplug.spareNic;
   }
 
   async plugLayers(ctx: Context, owner: string, layers: readonly LayerDevice[]): Promise<DeviceLocator[]> {

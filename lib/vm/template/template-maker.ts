@@ -79,7 +79,7 @@ export class TemplateMaker {
       const died = vm.exited.then(({ lastWords }) => {
         throw new HerkosError('Unavailable', `the template’s VM ended: ${lastWords}`);
       });
-      await abortable(ctx, Promise.race([rehearsal.rehearse(ctx, vm.agentSocketPath), died]));
+      await abortable(ctx, Promise.race([rehearsal.rehearse(ctx, vm.agentSocketPath, vm.spareNic), died]));
       steps.enter('saving');
       await vm.saveTemplate(ctx, image);
     } finally {

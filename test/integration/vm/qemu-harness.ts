@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { background } from '../../../lib/base/context.js';
 import { systemExec } from '../../../lib/base/exec.js';
 import { newId } from '../../../lib/base/ids.js';
+import { MIB } from '../../../lib/base/units.js';
 import { silentLogger } from '../../../lib/base/logger.js';
 import { QemuDriver } from '../../../lib/drivers/qemu/driver.js';
 import { loadGuestFiles } from '../../../lib/drivers/qemu/guest-files.js';
@@ -58,6 +59,14 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
     await truncate(path, sizeBytes);
     return path;
   };
+  const newSpec: QemuHarness['newSpec'] = async () => {
+    const record = newRecord(settings.instance);
+    namespaces.push(record.netns);
+    await systemExec.run(ctx, 'ip', ['netns', 'add', record.netns]);
+    const tap = ['tuntap', 'add', record.tap, 'mode', 'tap', 'user', String(record.uid)];
+    await systemExec.run(ctx, 'ip', ['-n', record.netns, ...tap]);
+    return { record, cgroup: { procsFiles: [] }, memory: { kind: 'own' } };
+  };
   return {
     driver,
     settings,
@@ -69,13 +78,18 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
     // QEMU 7.2 without KVM does not survive it.
     vcpusLeave: false,
     newSocketPath: () => `/tmp/hkp-${randomBytes(8).toString('hex')}`,
-    newSpec: async () => {
-      const record = newRecord(settings.instance);
-      namespaces.push(record.netns);
-      await systemExec.run(ctx, 'ip', ['netns', 'add', record.netns]);
-      const tap = ['tuntap', 'add', record.tap, 'mode', 'tap', 'user', String(record.uid)];
-      await systemExec.run(ctx, 'ip', ['-n', record.netns, ...tap]);
-      return { record, cgroup: { procsFiles: [] }, memory: { kind: 'own' } };
+    newSpec,
+    newTemplateSpec: async () => {
+      const { record, cgroup } = await newSpec();
+      const gid = settings.sharedGid;
+      const memoryPath = await newFile(record.shape.memoryMib * MIB);
+      await chmod(memoryPath, 0o660);
+      const image = { memoryPath, statePath: join(directory, 'state-file'), directory, gid };
+      return {
+        record: { ...record, template: { id: newId(), gid } },
+        cgroup,
+        memory: { kind: 'template', image },
+      };
     },
     newLayer: async (sizeBytes = 2 * 1024 * 1024, recordedBytes = sizeBytes) => ({
       key: newId(),

@@ -54,17 +54,28 @@ export function lifeTests(setting: () => Setting): void {
     await vm.kill(ctx);
   });
 
-  it('uses a card that was plugged ahead for the first address, and only for that', async () => {
-    const { driver, start } = setting();
-    const { spec, vm } = await start();
-    const spare = '02:00:00:00:00:99';
-    await vm.plugSpareNic(ctx, spare);
-    expect(await vm.plugNic(ctx, mac)).to.equal(spare);
-    expect(await vm.plugNic(ctx, mac)).to.equal(spare);
+  it('uses the card of a machine out of a template for the first address, and only for that', async () => {
+    const { driver, harness, start } = setting();
+    const { spec, vm } = await start(await harness.newTemplateSpec());
+    const spare = vm.spareNic;
+    expect(spare).to.match(/^02(:[0-9a-f]{2}){5}$/);
+    await vm.release();
+    const heir = await harness.restartedDriver().adopt(ctx, recordOf(spec, vm));
+    if (heir === undefined) throw new Error('the VM is gone');
+    expect(heir.spareNic).to.equal(spare);
+    expect(await heir.plugNic(ctx, mac)).to.equal(spare);
+    expect(await heir.plugNic(ctx, mac)).to.equal(spare);
+    expect(heir.spareNic).to.equal(undefined);
     // Another address needs another tap, which a real machine does not have.
     const second = '02:00:00:00:00:08';
-    expect(await vm.plugNic(ctx, second).catch(() => second)).to.equal(second);
+    expect(await heir.plugNic(ctx, second).catch(() => second)).to.equal(second);
     await driver.destroyGone(ctx, recordOf(spec, vm));
+  });
+
+  it('has no card waiting in a machine that boots for a pod', async () => {
+    const { vm } = await setting().start();
+    expect(vm.spareNic).to.equal(undefined);
+    expect(await vm.plugNic(ctx, mac)).to.equal(mac);
   });
 
   it('plugs the network card once and asks the guest to power down', async () => {

@@ -16,6 +16,8 @@ export interface VmDriverHarness {
   readonly vcpusLeave: boolean;
   /** A VM with everything it needs around it: namespace, tap, uid. */
   newSpec(): Promise<VmSpec>;
+  /** One that becomes a template. */
+  newTemplateSpec(): Promise<VmSpec>;
   /** A file of `sizeBytes` that a VM can open, with a record that says `recordedBytes`. */
   newLayer(sizeBytes?: number, recordedBytes?: number): Promise<LayerDevice>;
   newDisk(): Promise<string>;
@@ -35,7 +37,7 @@ export interface VmDriverHarness {
 export interface Setting {
   readonly harness: VmDriverHarness;
   readonly driver: VmDriver;
-  readonly start: () => Promise<{ readonly spec: VmSpec; readonly vm: RunningVm }>;
+  readonly start: (given?: VmSpec) => Promise<{ readonly spec: VmSpec; readonly vm: RunningVm }>;
 }
 
 /** The record as it is kept once the process runs. */
