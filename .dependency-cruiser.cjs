@@ -11,6 +11,7 @@ const packages = {
   'smol-toml': '^lib/(config|image|drivers/registry)/',
   zod: '^lib/(config|image|wire|pod|vm|drivers|tenancy)/',
   winston: '^lib/observe/',
+  'prom-client': '^lib/observe/',
   undici: '^lib/drivers/registry/',
   fzstd: '^lib/(image|wire)/',
   long: '^(lib/(cri|drivers/guest)|cmd/herkosctl)/',

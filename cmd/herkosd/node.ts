@@ -35,7 +35,10 @@ import { TemplateFiles } from '../../lib/vm/template/template-files.js';
 import { VmInspector } from '../../lib/vm/describe.js';
 import { VmManager } from '../../lib/vm/manager.js';
 import { sizeFor } from '../../lib/vm/sizing.js';
+import { openMetrics } from './metrics.js';
+import type { NodeMetrics } from './metrics.js';
 import { HerkosNodeInfo } from './node-info.js';
+import { nodeView } from './node-view.js';
 import {
   cniSettings,
   guestDirectory,
@@ -68,11 +71,13 @@ export async function startNode(
   log: Logger,
   decorate: StoreDecorator = (store) => store,
 ): Promise<RunningNode> {
+  // First: an address that somebody else has is found out before anything is touched.
+  const metrics = await openMetrics(config, log.with({ room: 'observe' }));
   await makeDirectories(config);
   const store = storeFactory(config, log, decorate);
-  const { images, converter, registry } = imageParts(config, log, store);
-  const { vms, driver, ksm } = await vmParts(config, log, store);
-  const pods = podRoom(config, log, store, images, vms);
+  const { images, converter, registry } = imageParts(config, log, store, metrics);
+  const { vms, driver, ksm } = await vmParts(config, log, store, metrics);
+  const pods = podRoom(config, log, store, images, vms, metrics);
   const info = new HerkosNodeInfo(config);
 
   // Reading the system's certificates takes a while, better now than in somebody's pull.
@@ -81,7 +86,7 @@ export async function startNode(
   await images.load();
   await pods.load();
   await ksm.start();
-  const parts = { pods, images, node: info, log: log.with({ room: 'cri' }) };
+  const parts = { pods, images, node: info, log: log.with({ room: 'cri' }), observer: metrics.observer };
   const server = await SocketServer.listen(
     background(),
     config.node.socket,
@@ -89,6 +94,7 @@ export async function startNode(
     log,
   );
   log.info('serving', { socket: config.node.socket });
+  metrics.watch(nodeView({ config, info, pods, vms, ksm }));
   void info.learn(driver.probe(background()), log);
   const recovered = pods.recover().then(async () => {
     await images.collectGarbage();
@@ -99,6 +105,7 @@ export async function startNode(
   });
   return {
     async close(): Promise<void> {
+      metrics.notServing();
       await server.close(drainMs);
       await images.close();
       await pods.close();
@@ -106,6 +113,7 @@ export async function startNode(
       await ksm.close();
       await converter.close();
       await registry.destroy();
+      await metrics.close();
     },
   };
 }
@@ -124,20 +132,21 @@ function storeFactory(config: Config, log: Logger, decorate: StoreDecorator): St
     );
 }
 
-function imageParts(config: Config, log: Logger, store: StoreFactory) {
+function imageParts(config: Config, log: Logger, store: StoreFactory, metrics: NodeMetrics) {
   const registry = new HttpRegistryClient(registrySettings(config));
   const converter = new WorkerLayerConverter();
   const images = new ImageService({
     settings: imageSettings(config),
-    registry,
+    registry: metrics.countPulls(registry),
     converter,
     store: store<ImageRecord>('images'),
     logger: log.with({ room: 'image' }),
+    observer: metrics.observer,
   });
   return { images, converter, registry };
 }
 
-async function vmParts(config: Config, log: Logger, store: StoreFactory) {
+async function vmParts(config: Config, log: Logger, store: StoreFactory, { observer }: NodeMetrics) {
   const logger = log.with({ room: 'vm' });
   const guest = await loadGuestFiles(guestDirectory(config));
   const driver = new QemuDriver({ settings: qemuSettings(config, guest), exec: systemExec, logger });
@@ -160,6 +169,7 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory) {
     availableBytes: availableMemoryBytes,
     onChange: () => void ksm.update(),
     logger,
+    observer,
   });
   return { vms, driver, ksm };
 }
@@ -170,6 +180,7 @@ function podRoom(
   store: StoreFactory,
   images: ImageService,
   vms: VmManager,
+  { observer }: NodeMetrics,
 ): PodService {
   const { sizing } = vmSettings(config);
   return new PodService({
@@ -186,6 +197,7 @@ function podRoom(
     sizing: (demand) => sizeFor(sizing, demand),
     settings: podSettings(config),
     log: log.with({ room: 'pod' }),
+    observer,
   });
 }
 

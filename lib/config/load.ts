@@ -5,6 +5,7 @@ import { z } from 'zod';
 
 import { HerkosError, isErrno, messageOf } from '../base/errors.js';
 import { imageSection } from './image.js';
+import { metricsSection } from './metrics.js';
 import { networkSection } from './network.js';
 import { nodeSection } from './node.js';
 import { podSection } from './pod.js';
@@ -18,6 +19,7 @@ const schema = z.strictObject({
   image: imageSection.prefault({}),
   network: networkSection.prefault({}),
   pod: podSection.prefault({}),
+  metrics: metricsSection.prefault({}),
 });
 
 export type Config = z.infer<typeof schema>;

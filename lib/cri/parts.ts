@@ -1,7 +1,7 @@
 import type { Context } from '../base/context.js';
 import type { Logger } from '../base/logger.js';
 import type { EncodedResponse } from './encoded-list.js';
-import type { Images, NodeInfo, Pods } from './ports.js';
+import type { Images, NodeInfo, Pods, RpcObserver } from './ports.js';
 
 /** What handlers work with. */
 export interface CriParts {
@@ -9,6 +9,7 @@ export interface CriParts {
   readonly images: Images;
   readonly node: NodeInfo;
   readonly log: Logger;
+  readonly observer?: RpcObserver | undefined;
 }
 
 /** One RPC verb: checks the request, calls a room, shapes the answer. Throws HerkosError. */

@@ -3,6 +3,7 @@
  * Handlers check requests, call one of these, and shape the answer; gRPC and protobuf end at `lib/cri`.
  */
 import type { Context } from '../base/context.js';
+import type { ErrorClass } from '../base/errors.js';
 import type { ContainerConfig, ContainerRecord } from '../model/container.js';
 import type { ImageRecord } from '../model/image.js';
 import type { LinuxResources } from '../model/resources.js';
@@ -155,4 +156,10 @@ export interface NodeInfo {
   health(): Promise<RuntimeHealth>;
   /** The configuration in force without secrets, for verbose status. */
   describe(): Promise<Readonly<Record<string, unknown>>>;
+}
+
+/** Hears of every call that was answered, to count it; it never throws. */
+export interface RpcObserver {
+  /** @param service without its package, such as `RuntimeService` */
+  rpcDone(service: string, method: string, outcome: 'OK' | ErrorClass, ms: number): void;
 }

@@ -9,7 +9,8 @@ import type {
 
 import type { Method } from '#gen/cri/v1/services.js';
 
-import { HerkosError, messageOf } from '../base/errors.js';
+import type { ErrorClass } from '../base/errors.js';
+import { HerkosError, classOf, messageOf } from '../base/errors.js';
 import { callContext } from './call-context.js';
 import { EncodedResponse } from './encoded-list.js';
 import { toServiceError } from './grpc-error.js';
@@ -42,14 +43,26 @@ export function implement<Service extends Record<keyof Service, AnyMethod>>(
   const definition = Object.fromEntries(methods.map(([name, method]) => [name, withEncoded(method)]));
   const implementation = Object.fromEntries<UntypedHandleCall>(
     methods.map(([name, { path, responseStream }]) => {
-      const rpc = path.slice(path.lastIndexOf('/') + 1);
-      const handler = table.get(name) ?? unimplemented(rpc);
+      const rpc = rpcOf(path);
+      const handler = table.get(name) ?? unimplemented(rpc.method);
       // Which of the two it is follows from the type of `handlers`.
       if (responseStream) return [name, serveStream(rpc, handler as AnyStreamHandler, parts)];
       return [name, serveUnary(rpc, handler as AnyUnaryHandler, parts)];
     }),
   );
   return { definition, implementation };
+}
+
+/** One RPC by its names, such as `RuntimeService` and `Version`. */
+interface Rpc {
+  readonly service: string;
+  readonly method: string;
+}
+
+/** @param path `/package.Service/Method` */
+function rpcOf(path: string): Rpc {
+  const [service = '', method = ''] = path.slice(path.lastIndexOf('.') + 1).split('/');
+  return { service, method };
 }
 
 /** Lets bytes that are a response already pass as they are. */
@@ -67,35 +80,41 @@ function unimplemented(rpc: string): () => never {
   };
 }
 
-function serveUnary(rpc: string, handler: AnyUnaryHandler, parts: CriParts) {
+function serveUnary({ service, method }: Rpc, handler: AnyUnaryHandler, parts: CriParts) {
   return (call: ServerUnaryCall<unknown, unknown>, answer: sendUnaryData<unknown>): void => {
-    const ctx = callContext(call, rpc);
+    const ctx = callContext(call, method);
     const startedMs = performance.now();
+    const refuse = (error: unknown): void => {
+      answer(toServiceError(error, method, parts.log));
+      done(classOf(error));
+    };
+    const done = (outcome: 'OK' | ErrorClass): void => {
+      const ms = performance.now() - startedMs;
+      parts.log.debug('request done', { rpc: method, ms: Math.round(ms) });
+      parts.observer?.rpcDone(service, method, outcome, ms);
+    };
     // The handler runs inside `then`, so that what it throws at once is an answer too.
     Promise.resolve()
       .then(() => handler(ctx, call.request, parts))
-      .then(
-        (response) => {
-          answer(null, response);
-        },
-        (error: unknown) => {
-          answer(toServiceError(error, rpc, parts.log));
-        },
-      )
+      .then((response) => {
+        answer(null, response);
+        done('OK');
+      }, refuse)
       .finally(() => {
         ctx.cancel();
-        parts.log.debug('request done', { rpc, ms: Math.round(performance.now() - startedMs) });
       })
-      .catch((error: unknown) => {
-        // Only `answer` can bring us here: a response that cannot be encoded.
-        answer(toServiceError(error, rpc, parts.log));
-      });
+      // Only `answer` can bring us here: a response that cannot be encoded.
+      .catch(refuse);
   };
 }
 
-function serveStream(rpc: string, handler: AnyStreamHandler, parts: CriParts) {
+function serveStream({ service, method }: Rpc, handler: AnyStreamHandler, parts: CriParts) {
   return (call: ServerWritableStream<unknown, unknown>): void => {
-    const ctx = callContext(call, rpc);
+    const ctx = callContext(call, method);
+    const startedMs = performance.now();
+    const done = (outcome: 'OK' | ErrorClass): void => {
+      parts.observer?.rpcDone(service, method, outcome, performance.now() - startedMs);
+    };
     const send = (response: unknown): void => {
       if (!ctx.signal.aborted) call.write(response);
     };
@@ -104,16 +123,18 @@ function serveStream(rpc: string, handler: AnyStreamHandler, parts: CriParts) {
       .then(
         () => {
           call.end();
+          done('OK');
         },
         (error: unknown) => {
-          call.emit('error', toServiceError(error, rpc, parts.log));
+          call.emit('error', toServiceError(error, method, parts.log));
+          done(classOf(error));
         },
       )
       .finally(() => {
         ctx.cancel();
       })
       .catch((error: unknown) => {
-        parts.log.error('cannot end a stream', { rpc, error: messageOf(error) });
+        parts.log.error('cannot end a stream', { rpc: method, error: messageOf(error) });
       });
   };
 }

@@ -8,7 +8,8 @@ import { join } from 'node:path';
 
 import type { CancellableContext, Context } from '../base/context.js';
 import { background, throwIfDone, withCancel } from '../base/context.js';
-import { HerkosError, messageOf } from '../base/errors.js';
+import type { ErrorClass } from '../base/errors.js';
+import { HerkosError, classOf, messageOf } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { Semaphore } from '../base/semaphore.js';
 import type { ImageUsage, Images, PullListener } from '../cri/ports.js';
@@ -27,7 +28,7 @@ import { ImageIndex } from './image-index.js';
 import type { Naming } from './image-records.js';
 import { ImageRecords, notHere } from './image-records.js';
 import { LayerStore } from './layer-store.js';
-import type { ImageSource, ImageStore, RegistryClient, RegistryCredentials } from './ports.js';
+import type { ImageObserver, ImageSource, ImageStore, RegistryClient, RegistryCredentials } from './ports.js';
 import type { ResolvedImage } from './resolve.js';
 import { resolveImage } from './resolve.js';
 import type { ImageSettings } from './settings.js';
@@ -39,6 +40,7 @@ export interface ImageParts {
   readonly store: ImageStore;
   readonly logger: Logger;
   readonly settings: ImageSettings;
+  readonly observer?: ImageObserver | undefined;
 }
 
 const layersFolder = 'layers';
@@ -86,7 +88,7 @@ export class ImageService implements Images, PodImages {
     progress?: PullListener,
   ): Promise<ImageRecord> {
     const name = parseReference(reference);
-    return this.#work(ctx, async (inner) => {
+    return this.#observed(ctx, async (inner) => {
       const source = this.#parts.registry.open(credentials);
       tellResolving(progress);
       const resolved = await resolveImage(inner, source, name, this.#settings.platform);
@@ -198,6 +200,20 @@ export class ImageService implements Images, PodImages {
     const working = [...this.#working];
     for (const [, ctx] of working) ctx.cancel(new HerkosError('Unavailable', 'the daemon is stopping'));
     await Promise.allSettled(working.map(([work]) => work));
+  }
+
+  async #observed<T>(ctx: Context, body: (inner: Context) => Promise<T>): Promise<T> {
+    const startedMs = performance.now();
+    const tell = (outcome: 'OK' | ErrorClass): void =>
+      this.#parts.observer?.pullDone(outcome, performance.now() - startedMs);
+    try {
+      const result = await this.#work(ctx, body);
+      tell('OK');
+      return result;
+    } catch (error) {
+      tell(classOf(error));
+      throw error;
+    }
   }
 
   async #work<T>(ctx: Context, body: (inner: Context) => Promise<T>): Promise<T> {

@@ -8,6 +8,7 @@
  *   collect  a file nobody's record names is removed, at start and after RemoveImage
  */
 import type { Context } from '../base/context.js';
+import type { ErrorClass } from '../base/errors.js';
 import type { ImageRecord } from '../model/image.js';
 import type { RecordStore } from '../pod/ports.js';
 import type { Descriptor, ImageName } from '../wire/oci/types.js';
@@ -49,4 +50,9 @@ export interface ImageSource {
 /** Opens a source with the credentials of one request, which are neither kept nor logged (S7). */
 export interface RegistryClient {
   open(credentials: RegistryCredentials | undefined): ImageSource;
+}
+
+/** Hears of pulls, to count them; it never throws. */
+export interface ImageObserver {
+  pullDone(outcome: 'OK' | ErrorClass, ms: number): void;
 }

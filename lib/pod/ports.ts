@@ -11,12 +11,13 @@
  * Every call takes a context first and stops when it ends. Calls named `…gone` succeed when there is nothing.
  */
 import type { Context } from '../base/context.js';
+import type { ErrorClass } from '../base/errors.js';
 import type { ContainerRecord } from '../model/container.js';
 import type { ImageRecord, LayerDevice } from '../model/image.js';
 import type { GuestInterface, NetworkAttachment } from '../model/network.js';
-import type { PortMapping, SandboxMetadata, SandboxRecord } from '../model/sandbox.js';
+import type { PhaseTiming, PortMapping, SandboxMetadata, SandboxRecord } from '../model/sandbox.js';
 import type { UnixNano } from '../model/time.js';
-import type { DeviceLocator, VmExit, VmRecord, VmShape } from '../model/vm.js';
+import type { DeviceLocator, VmExit, VmRecord, VmShape, VmSource } from '../model/vm.js';
 
 /** One record per id; every `put` is durable when it resolves. */
 export interface RecordStore<T extends { readonly id: string }> {
@@ -255,4 +256,14 @@ export interface GuestExecResult {
   readonly exitCode: number;
   readonly stdout: Buffer;
   readonly stderr: Buffer;
+}
+
+/** Hears what becomes of pods, to count it; it never throws. */
+export interface PodObserver {
+  /** Ready. `timings`: of its phases; `total` is from the request on. */
+  podStarted(source: VmSource, timings: readonly PhaseTiming[]): void;
+  /** Nothing is left of it. */
+  podNotStarted(errorClass: ErrorClass): void;
+  /** The VM of a ready pod ended, and nobody had asked it to. */
+  podVmEnded(): void;
 }

@@ -7,7 +7,7 @@ import type { Logger } from '../base/logger.js';
 import { PodEvents } from './events.js';
 import { Ledger } from './ledger.js';
 import type { LogFiles } from './output/files.js';
-import type { GuestConnector, PodImages, PodNetwork, PodStores, VmProvider } from './ports.js';
+import type { GuestConnector, PodImages, PodNetwork, PodObserver, PodStores, VmProvider } from './ports.js';
 import { Registry } from './registry.js';
 import type { PodDeadlines, PodSettings, PodSizing } from './settings.js';
 import type { Step } from './steps.js';
@@ -24,6 +24,7 @@ export interface PodParts {
   readonly sizing: PodSizing;
   readonly settings: PodSettings;
   readonly log: Logger;
+  readonly observer?: PodObserver | undefined;
 }
 
 export class PodRoom {

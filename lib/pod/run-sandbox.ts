@@ -1,5 +1,6 @@
 import type { Context } from '../base/context.js';
 import { abortable, background, throwIfDone } from '../base/context.js';
+import { classOf } from '../base/errors.js';
 import { newId } from '../base/ids.js';
 import type { Rollback } from '../base/rollback.js';
 import { withRollback } from '../base/rollback.js';
@@ -45,8 +46,10 @@ export async function runSandbox(
   try {
     const live = await withRollback((undo) => build(room, ctx, entry, undo));
     entry.live = live;
+    room.parts.observer?.podStarted(live.vm.record.source, entry.record.timings);
   } catch (error) {
     room.registry.removeSandbox(entry);
+    room.parts.observer?.podNotStarted(classOf(error));
     throw error;
   }
   room.events.sandbox('created', entry.record);

@@ -19,6 +19,7 @@ export function supervise(room: PodRoom, entry: SandboxEntry): void {
   const { live } = entry;
   if (live === undefined) return;
   void live.vm.exited.then((exit) => {
+    if (!room.isClosed && entry.record.phase === 'ready') room.parts.observer?.podVmEnded();
     failSandbox(room, entry, vmEnded(exit.lastWords).message);
   });
   void keepLink(room, entry, live).catch((error: unknown) => {

@@ -142,13 +142,13 @@ export class VmInspector implements Machines {
 }
 
 /** A record says it by what it names: a pod's VM its sandbox, one of the pool how it came to be. */
-function roleOf({ sandboxId, source }: VmRecord): VmFacts['role'] {
+export function roleOf({ sandboxId, source }: VmRecord): VmFacts['role'] {
   if (sandboxId !== '') return 'pod';
   return source === 'cold' ? 'template' : 'pool';
 }
 
 /** A sparse file has holes, and pages that only a clone has written are the clone's. */
-async function bytesUsed(path: string): Promise<number> {
+export async function bytesUsed(path: string): Promise<number> {
   try {
     return (await stat(path)).blocks * blockBytes;
   } catch (error) {

@@ -11,7 +11,7 @@ import { Machines } from './machines.js';
 import type { MachineParts } from './machines.js';
 import type { ManagedVm } from './managed-vm.js';
 import { Pool } from './pool.js';
-import type { Rehearsal } from './ports.js';
+import type { Rehearsal, VmObserver } from './ports.js';
 import { checkShape } from './sizing.js';
 import type { TemplateFiles } from './template/template-files.js';
 import { Templates } from './template/templates.js';
@@ -22,6 +22,7 @@ export interface VmManagerOptions extends MachineParts {
   readonly rehearsal: Rehearsal;
   /** Bytes that the node could give to new processes now. */
   readonly availableBytes: () => Promise<number>;
+  readonly observer?: VmObserver | undefined;
 }
 
 /**
@@ -38,7 +39,7 @@ export class VmManager implements VmProvider {
   readonly #lock = new KeyedLock();
 
   constructor(options: VmManagerOptions) {
-    const { settings, driver, files, rehearsal, logger, availableBytes } = options;
+    const { settings, driver, files, rehearsal, logger, availableBytes, observer } = options;
     this.#options = options;
     this.#logger = logger;
     this.#machines = new Machines(options);
@@ -52,6 +53,7 @@ export class VmManager implements VmProvider {
       rehearsal,
       poolCgroupParent: cgroupParent,
       logger,
+      observer,
     });
     this.#pool = new Pool({
       settings: settings.pool,
@@ -61,6 +63,7 @@ export class VmManager implements VmProvider {
       cgroupParent,
       availableBytes,
       logger,
+      observer,
     });
   }
 
@@ -132,6 +135,7 @@ export class VmManager implements VmProvider {
       if (used === undefined)
         this.#logger.warn('a clone did not come up; its pod boots cold', { sandbox: sandboxId, why });
       else await this.#templates.refuse(used.template, why);
+      this.#options.observer?.cloneReplaced(record.domain);
       return this.#machines.remake(ctx, record.id);
     });
   }
@@ -208,6 +212,7 @@ export class VmManager implements VmProvider {
         onCloneFailed: async (error) => {
           throwIfDone(ctx);
           await this.#templates.refuse(template, error);
+          this.#options.observer?.cloneReplaced(template.domain);
         },
       },
     );

@@ -225,6 +225,7 @@ function configText(instance: string, directory: string, options: HerkosdOptions
       `default_subnets = ["10.${String(randomInt(100, 200))}.${String(randomInt(256))}.0/24"]`,
     ],
     pod: [],
+    metrics: [],
   };
   for (const [name, text] of Object.entries(options.config ?? {})) sections[name]?.push(text);
   return Object.entries(sections)

@@ -31,6 +31,8 @@ export interface KsmCounters {
   readonly pagesShared: number;
   /** Pages that were given back because of them. */
   readonly pagesSharing: number;
+  /** Pages that change too often to be merged. */
+  readonly pagesVolatile: number;
   readonly fullScans: number;
   /** Looked at, ever; newer kernels count it. */
   readonly pagesScanned?: number;
@@ -44,7 +46,8 @@ export interface KsmCounters {
 export class KsmHost {
   readonly #fs: KsmFs;
   readonly #savedPath: string;
-  #ksmdPid: string | undefined;
+  /** Looked for once: it is there from the boot on, or cannot be seen from here at all. */
+  #ksmdPid: Promise<string | undefined> | undefined;
 
   constructor(fs: KsmFs, savedPath: string) {
     this.#fs = fs;
@@ -119,9 +122,10 @@ export class KsmHost {
   }
 
   async counters(): Promise<KsmCounters> {
-    const [shared, sharing, scans, scanned, profit, cpuMs] = await Promise.all([
+    const [shared, sharing, unstable, scans, scanned, profit, cpuMs] = await Promise.all([
       this.#number('pages_shared'),
       this.#number('pages_sharing'),
+      this.#number('pages_volatile'),
       this.#number('full_scans'),
       this.#number('pages_scanned'),
       this.#number('general_profit'),
@@ -130,6 +134,7 @@ export class KsmHost {
     return {
       pagesShared: shared ?? 0,
       pagesSharing: sharing ?? 0,
+      pagesVolatile: unstable ?? 0,
       fullScans: scans ?? 0,
       ...(scanned === undefined ? {} : { pagesScanned: scanned }),
       ...(profit === undefined ? {} : { generalProfitBytes: profit }),
@@ -159,9 +164,13 @@ export class KsmHost {
   }
 
   async #cpuMs(): Promise<number | undefined> {
-    this.#ksmdPid ??= await this.#findKsmd();
-    if (this.#ksmdPid === undefined) return undefined;
-    const fields = statFields(await this.#fs.read(`/proc/${this.#ksmdPid}/stat`));
+    this.#ksmdPid ??= this.#findKsmd().catch((error: unknown) => {
+      this.#ksmdPid = undefined;
+      throw error;
+    });
+    const pid = await this.#ksmdPid;
+    if (pid === undefined) return undefined;
+    const fields = statFields(await this.#fs.read(`/proc/${pid}/stat`));
     // utime and stime are fields 14 and 15 of proc(5); these begin with the third.
     return fields === undefined ? undefined : (Number(fields[11]) + Number(fields[12])) * tickMs;
   }

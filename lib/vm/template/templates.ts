@@ -13,7 +13,7 @@ import { HerkosError, messageOf } from '../../base/errors.js';
 import { KeyedLock } from '../../base/keyed-lock.js';
 import type { BuildPhase, BuildPhaseListener } from '../../cri/ports.js';
 import type { Accelerator, VmShape } from '../../model/vm.js';
-import type { TemplateImage, VmDriver } from '../ports.js';
+import type { TemplateImage, VmDriver, VmObserver } from '../ports.js';
 import type { TemplateSettings } from '../settings.js';
 import { BuildProgress } from './build-progress.js';
 import type { Template } from './template-files.js';
@@ -30,6 +30,7 @@ export interface TemplateWant {
 export interface TemplatesOptions extends TemplateMakerParts {
   readonly settings: TemplateSettings;
   readonly driver: VmDriver;
+  readonly observer?: VmObserver | undefined;
 }
 
 /** How a template stands; for people. */
@@ -115,6 +116,7 @@ export class Templates {
       domain: template.domain,
       why: messageOf(why),
     });
+    this.#options.observer?.templateRefused(template.domain);
     if (slot?.template?.id === template.id) slot.template = undefined;
     await this.#remove(template);
   }
@@ -153,6 +155,11 @@ export class Templates {
 
   async list(): Promise<TemplateReport[]> {
     await this.#load();
+    return this.known;
+  }
+
+  /** Those that are known by now; before the first look at the disk, none. */
+  get known(): TemplateReport[] {
     return [...this.#slots.values()].flatMap(({ template, uses }) =>
       template === undefined ? [] : [{ template, uses }],
     );
@@ -222,13 +229,14 @@ export class Templates {
 
   #build(key: string, slot: Slot, want: TemplateWant): Promise<Template> {
     if (slot.building !== undefined) return slot.building;
-    const { settings } = this.#options;
+    const { settings, logger, observer } = this.#options;
     if (Date.now() < slot.notBefore)
       return Promise.reject(new HerkosError('Unavailable', 'the last try to build a template failed'));
     const steps = new BuildProgress();
     slot.progress = { want, steps };
     // No caller's end may end it: others wait for it, and the next pod will want it.
     const ctx = withTimeout(this.#life, settings.buildTimeoutMs, 'building a template');
+    const startedMs = performance.now();
     slot.building = this.#maker
       .make(ctx, key, want, steps)
       .then(async (template) => {
@@ -236,6 +244,7 @@ export class Templates {
         slot.template = template;
         slot.uses = 0;
         if (before !== undefined) await this.#remove(before);
+        observer?.templateBuilt(want.domain, performance.now() - startedMs, true);
         return template;
       })
       .catch((error: unknown) => {
@@ -249,7 +258,8 @@ export class Templates {
       });
     slot.building.catch((error: unknown) => {
       if (this.#life.signal.aborted) return;
-      this.#options.logger.error('a template could not be built; pods boot cold', {
+      observer?.templateBuilt(want.domain, performance.now() - startedMs, false);
+      logger.error('a template could not be built; pods boot cold', {
         domain: want.domain,
         error: messageOf(error),
       });
@@ -309,7 +319,7 @@ export class Templates {
 
   /** What an earlier daemon built is used again, once it has been read and found as it was. */
   async #readAll(): Promise<void> {
-    const { files, machines, logger } = this.#options;
+    const { files, machines, logger, observer } = this.#options;
     await machines.load();
     await this.#lock.run(background(), 'load', async () => {
       await files.prepare(background());
@@ -325,6 +335,7 @@ export class Templates {
           if (slot.template !== undefined) throw new Error('there are two of its kind');
           slot.template = template;
         } catch (error) {
+          observer?.templateRefused(template.domain);
           logger.warn('a template of an earlier daemon is refused', {
             template: template.id,
             why: messageOf(error),

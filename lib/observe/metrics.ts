@@ -1,0 +1,95 @@
+import { Counter, Gauge, Registry, collectDefaultMetrics } from 'prom-client';
+
+import { background, underDeadline } from '../base/context.js';
+import { messageOf } from '../base/errors.js';
+import type { Logger } from '../base/logger.js';
+import { EventMetrics } from './event-metrics.js';
+import type { NodeView } from './node-view.js';
+import type { StatePart } from './state-parts.js';
+import { stateParts } from './state-parts.js';
+
+/** A kernel file or a stat that hangs must not hold the others up. */
+const lookTimeoutMs = 2_000;
+/** The sampling wakes the process up so often; what stalls for less is not seen. */
+const loopSampleMs = 20;
+
+export interface MetricsOptions {
+  readonly version: string;
+  readonly logger: Logger;
+  /** Off in tests, which share one process. */
+  readonly ofProcess?: boolean;
+}
+
+/** The metrics of this daemon, as text. What happens is counted at once, how things are is looked up when asked. */
+export class Metrics {
+  readonly events: EventMetrics;
+  readonly #registry = new Registry();
+  readonly #parts: readonly StatePart[];
+  readonly #failures: Counter<'part'>;
+  readonly #logger: Logger;
+  #view: NodeView | undefined;
+  #writing: Promise<string> | undefined;
+
+  constructor({ version, logger, ofProcess = true }: MetricsOptions) {
+    const registers = [this.#registry];
+    this.#logger = logger;
+    const build = { name: 'herkos_build_info', help: 'Always 1.', labelNames: ['version'], registers };
+    new Gauge(build).set({ version }, 1);
+    this.events = new EventMetrics(this.#registry);
+    this.#parts = stateParts(this.#registry);
+    this.#failures = new Counter({
+      name: 'herkos_scrape_failures_total',
+      help: 'Looks at a part of the daemon that failed; its metrics are missing then.',
+      labelNames: ['part'],
+      registers,
+    });
+    if (ofProcess)
+      collectDefaultMetrics({
+        register: this.#registry,
+        prefix: 'herkos_',
+        eventLoopMonitoringPrecision: loopSampleMs,
+      });
+  }
+
+  /** MIME type of the text. */
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  /** From now on there is something to look at. */
+  watch(view: NodeView): void {
+    this.#view = view;
+  }
+
+  /** Those who ask at the same time get the same answer: however many they are, the work is done once. */
+  async text(): Promise<string> {
+    this.#writing ??= this.#write().finally(() => {
+      this.#writing = undefined;
+    });
+    return this.#writing;
+  }
+
+  async #write(): Promise<string> {
+    const view = this.#view;
+    if (view !== undefined) await Promise.all(this.#parts.map((part) => this.#refresh(part, view)));
+    return this.#registry.metrics();
+  }
+
+  async #refresh({ name, metrics, look }: StatePart, view: NodeView): Promise<void> {
+    const reset = (): void => {
+      for (const metric of metrics) metric.reset();
+    };
+    try {
+      const set = await underDeadline(background(), lookTimeoutMs, `a look at ${name}`, async () =>
+        look(view),
+      );
+      reset();
+      set();
+    } catch (error) {
+      // No value is better than an old one that looks like a new one.
+      reset();
+      this.#failures.inc({ part: name });
+      this.#logger.debug('a part of the metrics is missing', { part: name, error: messageOf(error) });
+    }
+  }
+}
