@@ -1,9 +1,11 @@
-import { Counter, Gauge, Registry, collectDefaultMetrics } from 'prom-client';
+import type { Counter } from 'prom-client';
+import { Registry, collectDefaultMetrics } from 'prom-client';
 
 import { background, underDeadline } from '../base/context.js';
 import { messageOf } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { EventMetrics } from './event-metrics.js';
+import { Makers, prefix } from './makers.js';
 import type { NodeView } from './node-view.js';
 import type { StatePart } from './state-parts.js';
 import { stateParts } from './state-parts.js';
@@ -31,22 +33,20 @@ export class Metrics {
   #writing: Promise<string> | undefined;
 
   constructor({ version, logger, ofProcess = true }: MetricsOptions) {
-    const registers = [this.#registry];
+    const make = new Makers(this.#registry);
     this.#logger = logger;
-    const build = { name: 'herkos_build_info', help: 'Always 1.', labelNames: ['version'], registers };
-    new Gauge(build).set({ version }, 1);
-    this.events = new EventMetrics(this.#registry);
-    this.#parts = stateParts(this.#registry);
-    this.#failures = new Counter({
-      name: 'herkos_scrape_failures_total',
-      help: 'Looks at a part of the daemon that failed; its metrics are missing then.',
-      labelNames: ['part'],
-      registers,
-    });
+    make.gauge('build_info', 'Always 1.', 'version').set({ version }, 1);
+    this.events = new EventMetrics(make);
+    this.#parts = stateParts(make);
+    this.#failures = make.counter(
+      'scrape_failures_total',
+      'Looks at a part of the daemon that failed; its metrics are missing then.',
+      'part',
+    );
     if (ofProcess)
       collectDefaultMetrics({
         register: this.#registry,
-        prefix: 'herkos_',
+        prefix,
         eventLoopMonitoringPrecision: loopSampleMs,
       });
   }

@@ -1,10 +1,10 @@
-import type { Registry } from 'prom-client';
-import { Counter, Gauge } from 'prom-client';
+import type { Gauge } from 'prom-client';
 
 import type { ContainerPhase } from '../model/container.js';
 import type { SandboxPhase } from '../model/sandbox.js';
 import { DomainLabels } from './domain-label.js';
-import type { KsmView, NodeView } from './node-view.js';
+import type { Makers } from './makers.js';
+import type { KsmView, NodeView, VmView } from './node-view.js';
 import { ksmStates } from './node-view.js';
 
 /** Some metrics of how things are, and how they come by their values. */
@@ -21,21 +21,12 @@ const containerPhases: readonly ContainerPhase[] = ['created', 'starting', 'runn
 const second = 1_000;
 const pageBytes = 4_096;
 
-export function stateParts(registry: Registry): StatePart[] {
-  return [readiness, pods, vms, pool, templates, ksm].map((part) => part(registry));
+export function stateParts(make: Makers): StatePart[] {
+  return [readiness, pods, vms, pool, templates, ksm].map((part) => part(make));
 }
 
-function gauge<T extends string>(
-  registry: Registry,
-  name: string,
-  help: string,
-  ...labelNames: T[]
-): Gauge<T> {
-  return new Gauge({ name: `herkos_${name}`, help, labelNames, registers: [registry] });
-}
-
-function readiness(registry: Registry): StatePart {
-  const ready = gauge(registry, 'node_ready', '1 when pods can be run.');
+function readiness(make: Makers): StatePart {
+  const ready = make.gauge('node_ready', '1 when pods can be run.');
   return {
     name: 'readiness',
     metrics: [ready],
@@ -48,16 +39,17 @@ function readiness(registry: Registry): StatePart {
   };
 }
 
-function pods(registry: Registry): StatePart {
-  const sandboxes = gauge(registry, 'sandboxes', 'Pods, by state.', 'state');
-  const containers = gauge(registry, 'containers', 'Containers, by state.', 'state');
+function pods(make: Makers): StatePart {
+  const sandboxes = make.gauge('sandboxes', 'Pods, by state.', 'state');
+  const containers = make.gauge('containers', 'Containers, by state.', 'state');
   const count = <T extends string>(
     target: Gauge<'state'>,
     states: readonly T[],
     all: readonly { readonly phase: T }[],
   ): void => {
-    for (const state of states) target.set({ state }, 0);
-    for (const { phase } of all) target.inc({ state: phase });
+    const counts = new Map(states.map((state) => [state, 0]));
+    for (const { phase } of all) counts.set(phase, (counts.get(phase) ?? 0) + 1);
+    for (const [state, number] of counts) target.set({ state }, number);
   };
   return {
     name: 'pods',
@@ -69,10 +61,9 @@ function pods(registry: Registry): StatePart {
   };
 }
 
-function vms(registry: Registry): StatePart {
+function vms(make: Makers): StatePart {
   const labels = new DomainLabels();
-  const count = gauge(
-    registry,
+  const count = make.gauge(
     'vms',
     'Virtual machines: whom they are for, where they came from, how they are.',
     'domain',
@@ -84,16 +75,23 @@ function vms(registry: Registry): StatePart {
     name: 'vms',
     metrics: [count],
     look: (view) => () => {
-      for (const { domain, role, source, state } of view.vms())
-        count.inc({ domain: labels.of(domain), role, source, state });
+      // Counted before they are told, which costs more: there may be thousands of a few kinds.
+      const kinds = new Map<string, { readonly vm: VmView; number: number }>();
+      for (const vm of view.vms()) {
+        const key = [vm.domain, vm.role, vm.source, vm.state].join(' ');
+        const kind = kinds.get(key);
+        if (kind === undefined) kinds.set(key, { vm, number: 1 });
+        else kind.number += 1;
+      }
+      for (const { vm, number } of kinds.values()) count.inc({ ...vm, domain: labels.of(vm.domain) }, number);
     },
   };
 }
 
-function pool(registry: Registry): StatePart {
+function pool(make: Makers): StatePart {
   const labels = new DomainLabels();
-  const ready = gauge(registry, 'pool_ready', 'VMs that wait for a pod.', 'domain');
-  const target = gauge(registry, 'pool_target', 'VMs that should wait for a pod.', 'domain');
+  const ready = make.gauge('pool_ready', 'VMs that wait for a pod.', 'domain');
+  const target = make.gauge('pool_target', 'VMs that should wait for a pod.', 'domain');
   return {
     name: 'pool',
     metrics: [ready, target],
@@ -107,12 +105,12 @@ function pool(registry: Registry): StatePart {
   };
 }
 
-function templates(registry: Registry): StatePart {
+function templates(make: Makers): StatePart {
   const labels = new DomainLabels();
-  const count = gauge(registry, 'templates', 'Templates that VMs can be cloned from.', 'domain');
-  const uses = gauge(registry, 'template_uses', 'VMs that were made of the templates of now.', 'domain');
-  const age = gauge(registry, 'template_age_seconds', 'Age of the oldest template.', 'domain');
-  const bytes = gauge(registry, 'template_memory_bytes', 'Memory that templates really take.', 'domain');
+  const count = make.gauge('templates', 'Templates that VMs can be cloned from.', 'domain');
+  const uses = make.gauge('template_uses', 'VMs that were made of the templates of now.', 'domain');
+  const age = make.gauge('template_age_seconds', 'Age of the oldest template.', 'domain');
+  const bytes = make.gauge('template_memory_bytes', 'Memory that templates really take.', 'domain');
   return {
     name: 'templates',
     metrics: [count, uses, age, bytes],
@@ -133,16 +131,20 @@ function templates(registry: Registry): StatePart {
   };
 }
 
-function ksm(registry: Registry): StatePart {
-  const state = gauge(registry, 'ksm_state', '1 for what the scanner does now.', 'domain', 'state');
-  const count = gauge(registry, 'ksm_vms', 'VMs whose pages may be merged.', 'domain');
-  const pages = gauge(registry, 'ksm_pages', 'Pages, of the whole host, as the kernel counts them.', 'kind');
-  const gained = gauge(registry, 'ksm_gained_bytes', 'Memory of the whole host that merging gave back.');
-  const counter = (name: string, help: string): Counter =>
-    new Counter({ name: `herkos_ksm_${name}`, help, registers: [registry] });
-  const cpu = counter('scanner_cpu_seconds_total', 'Processor time of the kernel’s scanner since the boot.');
-  const scanned = counter('pages_scanned_total', 'Pages that the scanner has looked at since the boot.');
-  const scans = counter('full_scans_total', 'Passes over all mergeable pages since the boot.');
+function ksm(make: Makers): StatePart {
+  const state = make.gauge('ksm_state', '1 for what the scanner does now.', 'domain', 'state');
+  const count = make.gauge('ksm_vms', 'VMs whose pages may be merged.', 'domain');
+  const pages = make.gauge('ksm_pages', 'Pages, of the whole host, as the kernel counts them.', 'kind');
+  const gained = make.gauge('ksm_gained_bytes', 'Memory of the whole host that merging gave back.');
+  const cpu = make.counter(
+    'ksm_scanner_cpu_seconds_total',
+    'Processor time of the kernel’s scanner since the boot.',
+  );
+  const scanned = make.counter(
+    'ksm_pages_scanned_total',
+    'Pages that the scanner has looked at since the boot.',
+  );
+  const scans = make.counter('ksm_full_scans_total', 'Passes over all mergeable pages since the boot.');
   const set = (now: KsmView): void => {
     const { domain } = now;
     for (const one of ksmStates) state.set({ domain, state: one }, one === now.state ? 1 : 0);

@@ -31,6 +31,7 @@ export class FakePorts {
     const world = this.#world;
     return {
       log,
+      observer: world.observer,
       stores: {
         sandboxes: this.#store('sandbox', world.sandboxes),
         containers: this.#store('container', world.containers),

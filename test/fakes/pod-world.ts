@@ -24,6 +24,7 @@ import { defaultDeadlines } from '../../lib/pod/settings.js';
 import type { SizingSettings } from '../../lib/vm/settings.js';
 import { FakeGuestState } from './pod-guest.js';
 import { testImage } from './pod-configs.js';
+import { FakeObserver } from './observer.js';
 import { FakePorts } from './pod-fake-ports.js';
 
 /** Short enough for tests of what takes too long, long enough for a busy machine to do what does not. */
@@ -117,6 +118,7 @@ export class FakeWorld {
   /** Where new VMs come from, and what is wrong with those that were not booted. */
   vmSource: VmSource = 'cold';
   spoilClone: (vm: FakeVm) => void = () => undefined;
+  readonly observer = new FakeObserver();
   readonly holds = new Map<string, string>();
   readonly images = new Map<string, ImageRecord>([['busybox', testImage]]);
   readonly imageFiles = new Map<string, string>();

@@ -16,6 +16,15 @@ describe('config', () => {
     expect(parseConfig('[vm]\nmemory = "512MiB"\n', 'x').vm.memory).to.equal(512 * 1024 ** 2);
   });
 
+  it('serves metrics only where it is told to', () => {
+    const addressOf = (text: string) => parseConfig(text, 'x').metrics.address;
+    expect(addressOf('')).to.equal(undefined);
+    expect(addressOf('[metrics]\naddress = ""\n')).to.equal(undefined);
+    const local = { host: '127.0.0.1', port: 9464 };
+    expect(addressOf('[metrics]\naddress = "127.0.0.1:9464"\n')).to.deep.equal(local);
+    expect(addressOf('[metrics]\naddress = "[::1]:0"\n')).to.deep.equal({ host: '::1', port: 0 });
+  });
+
   it('names the file, the key and the trouble', () => {
     const wrong: readonly (readonly [string, string[]])[] = [
       ['[vm]\nmemroy = 1\n', ['vm', 'memroy']],
@@ -27,6 +36,13 @@ describe('config', () => {
       ['[node]\nstate_dir = "/var/../etc"\n', ['node.state_dir', '..']],
       ['[node]\ninstance = "Has Spaces"\n', ['node.instance']],
       ['[network]\ndefault_subnets = ["10.0.0.0"]\n', ['network.default_subnets']],
+      ['[metrics]\naddress = ":9464"\n', ['metrics.address', '127.0.0.1:9464']],
+      ['[metrics]\naddress = "localhost:9464"\n', ['metrics.address', 'an IP address']],
+      ['[metrics]\naddress = "127.0.0.1"\n', ['metrics.address']],
+      ['[metrics]\naddress = "127.0.0.1:65536"\n', ['metrics.address']],
+      ['[metrics]\naddress = "::1:9464"\n', ['metrics.address']],
+      ['[metrics]\naddress = "[127.0.0.1]:9464"\n', ['metrics.address']],
+      ['[metrics]\naddress = "http://127.0.0.1:9464"\n', ['metrics.address']],
       ['[vm\n', ['not valid TOML']],
     ];
     for (const [text, words] of wrong) {

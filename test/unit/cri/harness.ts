@@ -18,6 +18,7 @@ import { SocketServer } from '../../../lib/cri/server.js';
 import { FakeImages } from '../../fakes/images.js';
 import { FakeMachines } from '../../fakes/machines.js';
 import { FakeNodeInfo } from '../../fakes/node-info.js';
+import { FakeObserver } from '../../fakes/observer.js';
 import { FakePods } from '../../fakes/pods.js';
 
 /** Longer than any call of these tests takes, short enough to end a hung one. */
@@ -29,6 +30,7 @@ export class Harness {
   readonly images = new FakeImages();
   readonly machines = new FakeMachines();
   readonly node = new FakeNodeInfo();
+  readonly observer = new FakeObserver();
   readonly rpc = { ...runtimeService, ...imageService };
 
   private constructor(
@@ -44,8 +46,8 @@ export class Harness {
   static async start(log: Logger = silentLogger): Promise<Harness> {
     const directory = await mkdtemp(join(tmpdir(), 'herkos-cri-'));
     const harness = new Harness(directory, join(directory, 'run', 'cri.sock'));
-    const { pods, images, machines, node } = harness;
-    const parts = { pods, images, node, log };
+    const { pods, images, machines, node, observer } = harness;
+    const parts = { pods, images, node, log, observer };
     const services = [...criServices(parts), adminService(parts, machines)];
     harness.#server = await SocketServer.listen(background(), harness.socketPath, services, log);
     return harness;

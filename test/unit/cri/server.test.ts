@@ -6,6 +6,8 @@ import { join } from 'node:path';
 
 import { expect } from 'chai';
 
+import { admin } from '#gen/admin/v1/services.js';
+
 import { background } from '../../../lib/base/context.js';
 import { errorClasses } from '../../../lib/base/errors.js';
 import { silentLogger } from '../../../lib/base/logger.js';
@@ -14,6 +16,29 @@ import { SocketServer } from '../../../lib/cri/server.js';
 import { MemoryLogger } from '../../fakes/cni-logger.js';
 import { untilDone } from '../../fakes/pods.js';
 import { Harness, sandboxConfig } from './harness.js';
+
+describe('an observer of requests', () => {
+  it('hears of each by its names, however it ends, and of streams', async () => {
+    const cri = await Harness.start();
+    try {
+      await cri.call(cri.rpc.version, {});
+      await cri.failure(cri.rpc.podSandboxStatus, { podSandboxId: 'nobody' });
+      await cri.failure(cri.rpc.removePodSandbox, { podSandboxId: '' });
+      await cri.failure(cri.rpc.attach, {});
+      const stream = cri.client.stream(background(), admin.pullImage, { image: 'example.org/app:1' });
+      for await (const message of stream) void message;
+      expect(cri.observer.told).to.deep.equal([
+        'rpc RuntimeService Version OK',
+        'rpc RuntimeService PodSandboxStatus NotFound',
+        'rpc RuntimeService RemovePodSandbox InvalidArgument',
+        'rpc RuntimeService Attach Unimplemented',
+        'rpc Admin PullImage OK',
+      ]);
+    } finally {
+      await cri.stop();
+    }
+  });
+});
 
 describe('SocketServer', () => {
   let directory: string;

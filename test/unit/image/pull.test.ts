@@ -38,6 +38,8 @@ describe('ImageService: pull', () => {
     });
     expect(record.run).to.deep.include({ user: '5:6', env: ['A=b'], cmd: ['/x'], labels: { l: 'm' } });
     expect(await world.files()).to.deep.equal(keysOf(record));
+    expect(world.observer.told).to.deep.equal(['pull OK']);
+    expect(world.bytesPulled).to.equal(record.sizeBytes);
     expect(world.images.find('team/app')).to.equal(undefined);
     expect(world.images.find(world.name('team/app:v1'))).to.deep.equal(record);
   });
@@ -213,6 +215,7 @@ describe('ImageService: pull', () => {
     world.registry.blobs.set(bad?.digest ?? '', Buffer.alloc(bad?.sizeBytes ?? 0, 7));
     const error = await failure(world.pull('team/app:v1'));
     expect(error.class).to.equal('DataLoss');
+    expect(world.observer.told).to.deep.equal(['pull DataLoss']);
     expect(error.message).to.contain(bad?.digest);
     expect(await world.files()).to.deep.equal([]);
     expect(world.registry.requests.filter((seen) => seen.url.includes(bad?.digest ?? 'x')).length).to.equal(

@@ -12,9 +12,11 @@ import type { LayerConverter } from '../../../lib/image/convert/types.js';
 import { ImageService } from '../../../lib/image/image-service.js';
 import type { ImageSettings } from '../../../lib/image/settings.js';
 import type { ImageRecord } from '../../../lib/model/image.js';
+import { countedRegistry } from '../../../lib/observe/counted-registry.js';
 import { hostPlatform } from '../../../lib/wire/oci/platform.js';
 import type { LayerCompression } from '../../../lib/wire/oci/types.js';
 import { FakeLayerConverter } from '../../fakes/layer-converter.js';
+import { FakeObserver } from '../../fakes/observer.js';
 import { FakeRegistry } from '../../fakes/registry-server.js';
 import type { BuiltImage, RunConfig } from '../../tools/image-builder.js';
 import { buildImage, buildLayer } from '../../tools/image-builder.js';
@@ -25,6 +27,8 @@ export class ImageWorld {
   readonly registry: FakeRegistry;
   readonly converter = new FakeLayerConverter();
   readonly client: HttpRegistryClient;
+  readonly observer = new FakeObserver();
+  bytesPulled = 0;
   images!: ImageService;
 
   private constructor(directory: string, registry: FakeRegistry) {
@@ -53,7 +57,10 @@ export class ImageWorld {
     converter: LayerConverter = this.converter,
   ): Promise<void> {
     this.images = new ImageService({
-      registry: this.client,
+      registry: countedRegistry(this.client, (bytes) => {
+        this.bytesPulled += bytes;
+      }),
+      observer: this.observer,
       converter,
       store: this.store(),
       logger: silentLogger,

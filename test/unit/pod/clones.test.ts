@@ -40,6 +40,9 @@ describe('a pod whose VM was cloned', () => {
       expect(vm).to.include({ source: 'cold', isAlive: true });
       expect(vm.nics).to.have.length(1);
       expect(vm.guest.setup?.hostname).to.be.a('string');
+      expect(node.world.observer.told).to.deep.equal([
+        'pod started cold: record vm guest network nic setup total',
+      ]);
       expect([...node.world.networks]).to.deep.equal([sandbox]);
       await node.start(sandbox);
     });
@@ -52,6 +55,7 @@ describe('a pod whose VM was cloned', () => {
     };
     const vm = node.world.vm(await node.run());
     expect(vm.guest.setup?.interfaces).to.have.length(1);
+    expect(node.world.observer.count('pod started pool')).to.equal(1);
     expect(vm.guest.setup?.interfaces[0]).to.include({ mac: vm.nics[0], cardMac: '02:77:00:00:00:01' });
   });
 
@@ -62,5 +66,6 @@ describe('a pod whose VM was cloned', () => {
     await expectClass(node.run(), 'InvalidArgument', /no such sysctl/);
     expect(node.world.vms.size).to.equal(0);
     expect(node.world.networks.size).to.equal(0);
+    expect(node.world.observer.told).to.deep.equal(['pod not started InvalidArgument']);
   });
 });

@@ -123,6 +123,7 @@ describe('pod sandboxes', function () {
     expect(h.pods.container(container)).to.include({ phase: 'exited' });
     expect(h.pods.container(container).exit).to.include({ code: 255, reason: 'Unknown' });
     expect(h.pods.sandbox(id).failure).to.match(/out of luck/);
+    expect(h.world.observer.count('VM of a pod ended')).to.equal(1);
     expect(events).to.deep.equal(['sandbox stopped', 'container stopped']);
     await eventually(() => h.pods.sandbox(id).phase === 'notready');
     expect(h.world.networks.size + h.world.vms.size).to.equal(0);
