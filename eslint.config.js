@@ -5,7 +5,18 @@ import tseslint from 'typescript-eslint';
 const functionLinesMax = 50;
 
 export default defineConfig(
-  { ignores: ['dist/', 'gen/', 'build/', 'coverage/', 'agent/target/', 'guest/out/', 'node_modules/'] },
+  {
+    ignores: [
+      'dist/',
+      'gen/',
+      'build/',
+      'coverage/',
+      'agent/target/',
+      'cmd/herkos-host/target/',
+      'guest/out/',
+      'node_modules/',
+    ],
+  },
   {
     rules: {
       eqeqeq: 'error',

@@ -88,9 +88,15 @@ setup_guest() {
   watched 'Guest: agent, kernel and root image' guest/build
 }
 
+setup_host() {
+  cd "$HERKOS_SOURCE/cmd/herkos-host"
+  watched 'Host helper: compiling' cargo build --release --locked
+}
+
 setup_all() {
   require_machine
   setup_packages
   setup_node
+  setup_host
   setup_guest
 }

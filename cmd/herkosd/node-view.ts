@@ -34,7 +34,7 @@ export function nodeView({ config, info, pods, vms, ksm }: NodeViewParts): NodeV
           domain: template.domain,
           uses,
           builtAtMs: template.builtAt,
-          memoryBytesUsed: await bytesUsed(vms.templates.image(template).memoryPath),
+          memoryBytesUsed: await bytesUsed(template.memory.path),
         })),
       ),
     ksm: async () => (ksmDomain === undefined ? undefined : { ...(await ksm.report()), domain: ksmDomain }),

@@ -12,6 +12,7 @@ import { SocketServer } from '../../lib/cri/server.js';
 import { HostCgroups } from '../../lib/drivers/cgroup/cgroup-factory.js';
 import { CniNetwork } from '../../lib/drivers/cni/cni-network.js';
 import { CniNetnsFactory } from '../../lib/drivers/cni/netns.js';
+import { SealedTemplateMemories } from '../../lib/drivers/memfd/template-memories.js';
 import { AgentConnector } from '../../lib/drivers/guest/connector.js';
 import { AgentRehearsal } from '../../lib/drivers/guest/rehearsal.js';
 import { QemuDriver } from '../../lib/drivers/qemu/driver.js';
@@ -42,6 +43,7 @@ import { nodeView } from './node-view.js';
 import {
   cniSettings,
   guestDirectory,
+  hostHelper,
   imageSettings,
   podSettings,
   qemuSettings,
@@ -164,7 +166,11 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory, { obser
     netns: new CniNetnsFactory(systemExec, instance),
     cgroups: new HostCgroups({ defaultParent: `/${instance}` }),
     store: store<VmRecord>('vms'),
-    files: new TemplateFiles({ ...settings.templates, exec: systemExec }),
+    files: new TemplateFiles({
+      ...settings.templates,
+      exec: systemExec,
+      memories: new SealedTemplateMemories({ instance, hostHelper: hostHelper(config) }),
+    }),
     rehearsal: new AgentRehearsal(),
     availableBytes: availableMemoryBytes,
     onChange: () => void ksm.update(),

@@ -19,6 +19,11 @@ import { version } from './version.js';
 
 /** Where guest/build puts its result, seen from the compiled program. */
 const guestBeside = resolve(import.meta.dirname, '../../../guest/out');
+/** Where cargo puts what cmd/herkos-host is. */
+const hostHelperBeside = resolve(
+  import.meta.dirname,
+  '../../../cmd/herkos-host/target/x86_64-unknown-linux-gnu/release/herkos-host',
+);
 const secondMs = 1_000;
 const connectTimeoutMs = 10_000;
 /** Left on the disk for everything else on the node. */
@@ -33,11 +38,17 @@ export function guestDirectory(config: Config): string {
   return config.vm.guest_dir === '' ? guestBeside : config.vm.guest_dir;
 }
 
-export function qemuSettings({ node, vm }: Config, guest: GuestFiles): QemuSettings {
+export function hostHelper({ node }: Config): string {
+  return node.host_helper === '' ? hostHelperBeside : node.host_helper;
+}
+
+export function qemuSettings(config: Config, guest: GuestFiles): QemuSettings {
+  const { node, vm } = config;
   return {
     ...qemuDefaults,
     instance: node.instance,
     binary: vm.qemu,
+    hostHelper: hostHelper(config),
     accel: vm.accel,
     runDir: node.run_dir,
     stateDir: node.state_dir,

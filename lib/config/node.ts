@@ -16,6 +16,8 @@ export const nodeSection = z.strictObject({
   socket: absolutePath.default('/run/herkos/herkos.sock'),
   state_dir: absolutePath.default('/var/lib/herkos'),
   run_dir: absolutePath.default('/run/herkos'),
+  /** The program `herkos-host`; empty: beside the daemon's own. */
+  host_helper: z.union([absolutePath, z.literal('')]).default(''),
   log_level: z.enum(logLevels).default('info'),
   log_format: z.enum(logFormats).default('text'),
   /** The syntax of cgroup parents; `auto` takes systemd where it runs. Must equal the kubelet's. */

@@ -59,12 +59,49 @@ export type VmMemory =
 /** A guest that was stopped: its memory, and the state of its devices at the same moment. */
 export interface TemplateImage {
   /** Of the guest's whole memory size; exists before the template boots. */
-  readonly memoryPath: string;
+  readonly memory: MemoryFile;
   readonly statePath: string;
   /** A directory that the template's process may reach, for a socket. */
   readonly directory: string;
   /** Processes of this group, and no others, may open the memory. */
   readonly gid: number;
+}
+
+export interface MemoryFile {
+  /** Root may open it. */
+  readonly path: string;
+  /** What is found there must be this. */
+  readonly inode: number;
+}
+
+/**
+ * Memory of templates. Conformance: test/suites/template-memories.ts.
+ * What `make` gave goes when the daemon ends, until it is sealed; after that it stays until it is removed.
+ */
+export interface TemplateMemories {
+  /** `id`: 16 hex digits. Empty memory that processes of group `gid` may open and fill. */
+  make(ctx: Context, id: string, bytes: number, gid: number): Promise<UnsealedMemory>;
+  /** Cheap: is it still this memory? @throws FailedPrecondition, reason TEMPLATE_CHANGED, when not */
+  check(memory: HeldMemory): Promise<void>;
+  /** What all memories of this instance really use. */
+  bytesUsed(): Promise<number>;
+  /** Clones that run keep what they have. */
+  removeGone(ctx: Context, id: string): Promise<void>;
+  /** Ids of all memories of this instance, known or not. */
+  list(): Promise<string[]>;
+}
+
+export interface UnsealedMemory {
+  readonly memory: HeldMemory;
+  /** The template's process has ended: from now on nobody can change a byte. */
+  seal(ctx: Context): Promise<void>;
+}
+
+/** Where a memory is, in a form that a later daemon can check. */
+export interface HeldMemory extends MemoryFile {
+  readonly bytes: number;
+  readonly pid: number;
+  readonly startTicks: string;
 }
 
 /** A running hypervisor process. */

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { readStat } from '../../lib/drivers/qemu/proc.js';
+import { readStat } from '../../lib/base/processes.js';
 import { processDetails } from '../../lib/vm/process-facts.js';
 import type { HerkosdProcess } from '../tools/herkosd-process.js';
 import { spread } from './bench.js';

@@ -8,6 +8,8 @@ import type { CgroupFactory, NetnsFactory, Rehearsal, VmStore } from '../../lib/
 import type { VmSettings } from '../../lib/vm/settings.js';
 import { TemplateFiles } from '../../lib/vm/template/template-files.js';
 import { vmSettingsFor } from '../tools/vm-room.js';
+import { FakeObserver } from './observer.js';
+import { FakeTemplateMemories } from './template-memories.js';
 import { FakeHost, FakeVmDriver } from './vm-driver.js';
 
 /** No file system is mounted: a directory will do. */
@@ -24,6 +26,7 @@ export class FakeVmNode {
   readonly namespaces = new Map<string, number>();
   readonly cgroups = new Set<string>();
   readonly driver = new FakeVmDriver({ host: this.host });
+  readonly observer = new FakeObserver();
   availableBytes = Number.MAX_SAFE_INTEGER;
   /** Done to each guest that becomes a template or waits in the pool. */
   rehearse: Rehearsal['rehearse'] = () => Promise.resolve();
@@ -47,7 +50,11 @@ export class FakeVmNode {
       netns: this.#netns(),
       cgroups: this.#cgroups(),
       store: this.#store(),
-      files: new TemplateFiles({ ...settings.templates, exec: execWithoutMounts }),
+      files: new TemplateFiles({
+        ...settings.templates,
+        exec: execWithoutMounts,
+        memories: new FakeTemplateMemories(settings.templates.directory),
+      }),
       rehearsal: {
         rehearse: async (ctx, path) => {
           this.rehearsals += 1;
@@ -56,6 +63,7 @@ export class FakeVmNode {
       },
       availableBytes: () => Promise.resolve(this.availableBytes),
       logger: silentLogger,
+      observer: this.observer,
     });
   }
 

@@ -21,7 +21,8 @@ const podDirectories = [
 /** Everything of `instance` that is there for a pod, one line each; empty when all pods are gone. */
 export async function findLeftovers(instance: string, directory: string): Promise<string[]> {
   const found: string[] = [];
-  for (const { pid, name } of await processesOf(instance)) found.push(`process ${String(pid)} ${name}`);
+  for (const { pid, name } of await processesOf(`herkos-${instance}-`))
+    found.push(`process ${String(pid)} ${name}`);
   for (const name of await netnsOf(instance)) found.push(`netns ${name}`);
   for (const path of await cgroupsOf(instance)) found.push(`cgroup ${path}`);
   for (const place of podDirectories) {
@@ -33,8 +34,13 @@ export async function findLeftovers(instance: string, directory: string): Promis
 
 /** Ends and removes all of it, for the clean-up after a test that failed. */
 export async function sweepLeftovers(instance: string, directory: string): Promise<void> {
-  for (const { pid } of await processesOf(instance)) kill(pid);
-  while ((await processesOf(instance)).length > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  const processes = async (): Promise<{ pid: number }[]> => [
+    ...(await processesOf(`herkos-${instance}-`)),
+    // Templates outlive the daemon.
+    ...(await processesOf(`herkos-memory-${instance}-`)),
+  ];
+  for (const { pid } of await processes()) kill(pid);
+  while ((await processes()).length > 0) await new Promise((resolve) => setTimeout(resolve, 20));
   for (const name of await netnsOf(instance))
     await systemExec.run(background(), 'ip', ['netns', 'delete', name], { okExitCodes: [0, 1] });
   for (const path of await cgroupsOf(instance)) await removeCgroup(path);
@@ -48,8 +54,8 @@ export async function sweepLeftovers(instance: string, directory: string): Promi
   await rm(directory, { recursive: true, force: true });
 }
 
-async function processesOf(instance: string): Promise<{ pid: number; name: string }[]> {
-  const marker = `herkos-${instance}-`;
+/** Those whose command line holds `marker`. */
+async function processesOf(marker: string): Promise<{ pid: number; name: string }[]> {
   const found: { pid: number; name: string }[] = [];
   for (const entry of await readdir('/proc')) {
     if (!/^\d+$/.test(entry)) continue;

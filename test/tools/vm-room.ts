@@ -2,9 +2,11 @@
 import { join } from 'node:path';
 
 import { systemExec } from '../../lib/base/exec.js';
+import { SealedTemplateMemories } from '../../lib/drivers/memfd/template-memories.js';
 import type { Rehearsal } from '../../lib/vm/ports.js';
 import type { VmSettings } from '../../lib/vm/settings.js';
 import { TemplateFiles } from '../../lib/vm/template/template-files.js';
+import { hostHelper } from './host-helper.js';
 
 export function vmSettingsFor(
   directory: string,
@@ -42,7 +44,11 @@ export function vmRoomParts(settings: VmSettings): {
 } {
   return {
     settings,
-    files: new TemplateFiles({ ...settings.templates, exec: systemExec }),
+    files: new TemplateFiles({
+      ...settings.templates,
+      exec: systemExec,
+      memories: new SealedTemplateMemories({ instance: settings.instance, hostHelper }),
+    }),
     rehearsal: { rehearse: () => Promise.resolve() },
     availableBytes: () => Promise.resolve(Number.MAX_SAFE_INTEGER),
   };

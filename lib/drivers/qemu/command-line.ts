@@ -147,7 +147,7 @@ function memory(
 function memoryBackend(memory: VmMemory): string {
   if (memory.kind === 'own') return 'memory-backend-ram';
   const share = memory.kind === 'template' ? 'on' : 'off';
-  return `memory-backend-file,mem-path=${optionValue(memory.image.memoryPath)},share=${share}`;
+  return `memory-backend-file,mem-path=${optionValue(memory.image.memory.path)},share=${share}`;
 }
 
 /**

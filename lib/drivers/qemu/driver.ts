@@ -8,23 +8,24 @@ import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import { isId, shortId } from '../../base/ids.js';
 import type { Logger } from '../../base/logger.js';
+import { effectiveUid, isAlive, listProcesses, readStat } from '../../base/processes.js';
 import { withRollback } from '../../base/rollback.js';
 import type { Accelerator, VmRecord, VmShape } from '../../model/vm.js';
-import type { AcceleratorVerdict, RunningVm, VmDriver, VmSpec } from '../../vm/ports.js';
+import type { AcceleratorVerdict, RunningVm, VmDriver, VmMemory, VmSpec } from '../../vm/ports.js';
 import { isObject } from '../../wire/qmp/message.js';
 import { commandLine, nvdimmSlots, processName } from './command-line.js';
 import { DeviceBook, bookSchema } from './device-book.js';
 import type { DeviceEntry } from './device-book.js';
 import { firstCard, firstCardCommands } from './first-card.js';
 import { Hotplug } from './hotplug.js';
-import { JailDevices } from './jail.js';
+import { JailDevices, jailMemoryPath } from './jail.js';
+import type { JailMemory } from './jail.js';
 import { machineKey } from './machine-key.js';
 import { rootBytes } from './guest-files.js';
 import { launch } from './launch.js';
 import { loadState } from './migration.js';
 import { limitLog } from './log-file.js';
 import { AcceleratorProbe } from './probe.js';
-import { effectiveUid, isAlive, listProcesses, readStat } from './proc.js';
 import { HypervisorProcess, killProcess } from './process.js';
 import { QemuVm } from './qemu-vm.js';
 import { QmpSession } from './qmp-session.js';
@@ -101,11 +102,12 @@ export class QemuDriver implements VmDriver {
         guest,
         guestRootBytes,
         paths,
-        memory,
+        memory: insideJail(memory),
         plugged: firstCardCommands(memory, record.tap),
         mergeable: record.mergeable === true,
       });
       const { process, session } = await launch(ctx, {
+        hostHelper: this.#settings.hostHelper,
         paths,
         jail: {
           uid: record.uid,
@@ -113,6 +115,7 @@ export class QemuDriver implements VmDriver {
           netnsPath: join(this.#settings.netnsDirectory, record.netns),
           procsFiles: cgroup.procsFiles,
           deviceDirectory: this.#devices.directory,
+          memory: jailMemory(memory),
           program: this.#settings.binary,
           args,
         },
@@ -246,6 +249,19 @@ export class QemuDriver implements VmDriver {
   async #killBounded(process: HypervisorProcess): Promise<void> {
     await underDeadline(background(), killTimeoutMs, 'killing QEMU', (ctx) => process.kill(ctx));
   }
+}
+
+/** What is a template's for good must be out of everybody's reach. */
+function jailMemory(memory: VmMemory): JailMemory | undefined {
+  if (memory.kind === 'own') return undefined;
+  return { ...memory.image.memory, mustBeSealed: memory.kind === 'clone' };
+}
+
+/** As the process finds it. */
+function insideJail(memory: VmMemory): VmMemory {
+  if (memory.kind === 'own') return memory;
+  const { image } = memory;
+  return { ...memory, image: { ...image, memory: { ...image.memory, path: jailMemoryPath } } };
 }
 
 /** Before its first instruction, or a clone out of the pool. */

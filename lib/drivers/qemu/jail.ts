@@ -5,28 +5,13 @@ import type { Context } from '../../base/context.js';
 import { isErrno } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import { isMounted } from '../../base/mounts.js';
-
-/**
- * What runs as root before QEMU: joins the cgroups, sees to limits, gives the process a /dev of its
- * own, enters the pod's network namespace and drops every privilege. Each program replaces the one
- * before it, so the pid is QEMU's from the start. Values arrive as arguments and are never part of
- * the script's text. `ip netns exec` would do half of it, but it hides /sys/fs/cgroup and costs
- * one more shell.
- */
-const script = [
-  'set -eu',
-  'umask 077',
-  'ulimit -c 0; ulimit -l 0; ulimit -n "$1"',
-  'dev=$2 netns=$3 uid=$4 groups=$5 procs=$6; shift 6',
-  'while [ "$procs" -gt 0 ]; do echo $$ >"$1"; shift; procs=$((procs - 1)); done',
-  'echo 0 >/proc/self/oom_score_adj',
-  'mount --bind "$dev" /dev',
-  'exec nsenter --net="$netns" -- setpriv --reuid "$uid" --regid "$uid" --groups "$groups" ' +
-    '--no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all -- "$@"',
-].join('\n');
+import type { MemoryFile } from '../../vm/ports.js';
 
 /** Layers, disks, sockets and QEMU's own: far below this. */
 const openFilesMax = 4096;
+
+/** Where the program finds its guest's memory, whatever that was outside. */
+export const jailMemoryPath = '/proc/self/fd/10';
 
 export interface JailSpec {
   readonly uid: number;
@@ -35,21 +20,43 @@ export interface JailSpec {
   readonly netnsPath: string;
   readonly procsFiles: readonly string[];
   readonly deviceDirectory: string;
+  /** Opened by root, as nobody else may follow it, and found at `jailMemoryPath`. */
+  readonly memory?: JailMemory | undefined;
   readonly program: string;
   readonly args: readonly string[];
 }
 
-/** The command that ends up as `program` in its jail; no secrets, as everybody can read it in /proc. */
-export function jailCommand(spec: JailSpec): { readonly program: string; readonly args: string[] } {
+export interface JailMemory extends MemoryFile {
+  /** The program is not started when anybody could change the memory. */
+  readonly mustBeSealed: boolean;
+}
+
+/**
+ * The command that ends up as `program` in its jail: `herkos-host jail` joins the cgroups, sees to limits, gives
+ * the process a /dev of its own, enters the pod's network namespace, drops every privilege and becomes the
+ * program, so that the pid is its own from the start. No secrets, as everybody can read it in /proc.
+ */
+export function jailCommand(
+  hostHelper: string,
+  spec: JailSpec,
+): { readonly program: string; readonly args: string[] } {
   return {
-    program: 'unshare',
+    program: hostHelper,
     args: [
-      ...['--mount', '--propagation', 'slave', '--', 'sh', '-c', script, 'herkos-jail'],
-      ...[String(openFilesMax), spec.deviceDirectory, spec.netnsPath],
-      ...[String(spec.uid), spec.groups.join(','), String(spec.procsFiles.length), ...spec.procsFiles],
-      ...[spec.program, ...spec.args],
+      ...['jail', '--uid', String(spec.uid), '--groups', spec.groups.join(',')],
+      ...['--netns', spec.netnsPath, '--devices', spec.deviceDirectory],
+      ...['--open-files', String(openFilesMax)],
+      ...spec.procsFiles.flatMap((file) => ['--procs', file]),
+      ...memoryOptions(spec.memory),
+      ...['--', spec.program, ...spec.args],
     ],
   };
+}
+
+function memoryOptions(memory: JailMemory | undefined): string[] {
+  if (memory === undefined) return [];
+  const { path, inode, mustBeSealed } = memory;
+  return ['--memory', path, '--memory-inode', String(inode), '--memory-sealed', mustBeSealed ? '1' : '0'];
 }
 
 /** Nothing of the daemon's environment goes to QEMU: proxies and tokens may be there. */

@@ -8,12 +8,14 @@ import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import { jailCommand, jailEnvironment } from './jail.js';
 import type { JailSpec } from './jail.js';
 import { openLog } from './log-file.js';
-import { readStat } from './proc.js';
+import { readStat } from '../../base/processes.js';
 import { HypervisorProcess } from './process.js';
 import { QmpSession } from './qmp-session.js';
 import type { VmPaths } from './run-dir.js';
 
 export interface LaunchSpec {
+  /** The program `herkos-host`. */
+  readonly hostHelper: string;
   readonly jail: JailSpec;
   readonly paths: VmPaths;
   /** Called as soon as there is a process to kill. */
@@ -54,8 +56,8 @@ export async function launch(ctx: Context, spec: LaunchSpec): Promise<Launched> 
   });
 }
 
-async function startProcess({ jail, paths }: LaunchSpec): Promise<HypervisorProcess> {
-  const { program, args } = jailCommand(jail);
+async function startProcess({ hostHelper, jail, paths }: LaunchSpec): Promise<HypervisorProcess> {
+  const { program, args } = jailCommand(hostHelper, jail);
   const log = await openLog(paths.log, jail.uid);
   try {
     // A session of its own: a signal to the daemon's group must not reach VMs.

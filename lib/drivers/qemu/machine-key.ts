@@ -19,7 +19,7 @@ const anyPaths = {
   incomingSocket: '/vm/in',
 };
 
-const anyImage = { memoryPath: '/template/memory', statePath: '', directory: '', gid: 0 };
+const anyImage = { memory: { path: '/template/memory', inode: 0 }, statePath: '', directory: '', gid: 0 };
 
 /**
  * A digest of everything that a clone must have in common with its template: the machine's whole command

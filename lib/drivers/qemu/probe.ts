@@ -150,6 +150,7 @@ export class AcceleratorProbe {
     const uid = settings.uidFirst + settings.uidCount;
     const paths = await runDir.create(id, uid);
     const launched = await launch(ctx, {
+      hostHelper: settings.hostHelper,
       paths,
       onStarted,
       jail: {

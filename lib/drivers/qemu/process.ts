@@ -6,7 +6,7 @@ import { abortable, sleep } from '../../base/context.js';
 import { isErrno } from '../../base/errors.js';
 import { KIB } from '../../base/units.js';
 import type { VmExit } from '../../model/vm.js';
-import { isAlive } from './proc.js';
+import { isAlive } from '../../base/processes.js';
 
 /** Tail of the log that becomes the last words. */
 const lastWordsBytesMax = 4 * KIB;

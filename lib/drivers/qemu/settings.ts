@@ -11,6 +11,8 @@ export interface QemuSettings {
   readonly instance: string;
   /** Program name or absolute path. */
   readonly binary: string;
+  /** The program `herkos-host`. */
+  readonly hostHelper: string;
   readonly accel: AccelSetting;
   /** `vm/<id>/` of each VM below it: sockets, log, device list. Lives as long as the boot: put it on tmpfs. */
   readonly runDir: string;

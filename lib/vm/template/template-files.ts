@@ -1,14 +1,13 @@
 /**
- * Templates on a file system of their own, in memory and of limited size:
+ * What a template is made of:
  *
- *     <directory>/<id>/memory          the guest's memory; its group is the template's own
+ *     its memory                        held by a process of its own, sealed when it is made (TemplateMemories)
  *     <directory>/<id>/state           the state of its devices; read by the daemon alone
  *     <directory>/<id>/template.json   written last: without it the template is half made
  *
- * A clone maps the memory privately. QEMU 7.2 can only open it for writing all the same, so the file's
- * group keeps every process out that is not a clone of this very template.
+ * The directory is a file system in memory, so that everything of a template ends with the host's uptime.
  */
-import { chmod, chown, mkdir, open, readFile, readdir, rm, stat, statfs } from 'node:fs/promises';
+import { chmod, chown, mkdir, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { z } from 'zod';
@@ -19,10 +18,10 @@ import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import { isMounted } from '../../base/mounts.js';
 import { MIB } from '../../base/units.js';
-import type { TemplateImage } from '../ports.js';
+import type { TemplateImage, TemplateMemories, UnsealedMemory } from '../ports.js';
 
-/** Beside the guest's memory: its state, and what tmpfs itself needs. */
-const spareBytes = 8 * MIB;
+/** The states of many templates; one is about a third of a MiB. */
+const stateBytesMax = 256 * MIB;
 const idPattern = /^[0-9a-f]{16}$/;
 
 const identitySchema = z.strictObject({
@@ -34,8 +33,17 @@ const identitySchema = z.strictObject({
   sha256: z.string(),
 });
 
+const memorySchema = z.strictObject({
+  path: z.string(),
+  inode: z.number().int(),
+  bytes: z.number().int(),
+  pid: z.number().int().positive(),
+  startTicks: z.string(),
+  sha256: z.string(),
+});
+
 const templateSchema = z.strictObject({
-  schemaVersion: z.literal(1),
+  schemaVersion: z.literal(2),
   id: z.string().regex(idPattern),
   /** Digest of everything that clones must have in common with it, the domain included. */
   key: z.string(),
@@ -45,7 +53,7 @@ const templateSchema = z.strictObject({
   gid: z.number().int(),
   /** Milliseconds since 1970. */
   builtAt: z.number(),
-  memory: identitySchema,
+  memory: memorySchema,
   state: identitySchema,
 });
 
@@ -54,8 +62,16 @@ type FileIdentity = z.infer<typeof identitySchema>;
 
 export interface TemplateFilesOptions {
   readonly directory: string;
+  /** Of all templates' memory together. */
   readonly bytesMax: number;
+  readonly memories: TemplateMemories;
   readonly exec: Exec;
+}
+
+/** A template whose guest has not been saved yet. */
+export interface UnfinishedTemplate {
+  readonly image: TemplateImage;
+  readonly unsealed: UnsealedMemory;
 }
 
 export class TemplateFiles {
@@ -65,103 +81,104 @@ export class TemplateFiles {
     this.#options = options;
   }
 
-  /** Mounts the file system if nobody has yet. Clones pass through it, and cannot list it. */
+  /** Mounts the file system if nobody has yet. Templates pass through it, and cannot list it. */
   async prepare(ctx: Context): Promise<void> {
-    const { directory, bytesMax, exec } = this.#options;
+    const { directory, exec } = this.#options;
     await mkdir(directory, { recursive: true, mode: 0o711 });
     if (await isMounted(directory)) return;
-    const options = `size=${String(bytesMax)},mode=0711,nosuid,nodev,noexec`;
+    const options = `size=${String(stateBytesMax)},mode=0711,nosuid,nodev,noexec`;
     await exec.run(ctx, 'mount', ['-t', 'tmpfs', '-o', options, 'herkos-templates', directory]);
   }
 
-  /** @throws ResourceExhausted when the file system has no room for so much memory */
-  async begin(id: string, gid: number, memoryBytes: number): Promise<TemplateImage> {
-    const { bavail, bsize } = await statfs(this.#options.directory);
-    if (bavail * bsize < memoryBytes + spareBytes)
+  /** @throws ResourceExhausted when templates would use more memory than they may */
+  async begin(ctx: Context, id: string, gid: number, memoryBytes: number): Promise<UnfinishedTemplate> {
+    const { memories, bytesMax } = this.#options;
+    if ((await memories.bytesUsed()) + memoryBytes > bytesMax)
       throw new HerkosError(
         'ResourceExhausted',
-        `${this.#options.directory} has no room for another template of ${String(memoryBytes / MIB)} MiB; raise template_memory, or remove templates (herkosctl template rm)`,
+        `another template of ${String(memoryBytes / MIB)} MiB does not fit in the ${String(bytesMax / MIB)} MiB that templates may have; raise template_memory, or remove templates (herkosctl template rm)`,
       );
-    const image = this.image({ id, gid });
-    await mkdir(image.directory, { mode: 0o700 });
-    await chown(image.directory, 0, gid);
-    await chmod(image.directory, 0o710);
-    const memory = await open(image.memoryPath, 'wx', 0o600);
-    try {
-      await memory.truncate(memoryBytes);
-      await memory.chown(0, gid);
-      await memory.chmod(0o660);
-    } finally {
-      await memory.close();
-    }
-    return image;
+    const directory = this.#directoryOf(id);
+    await mkdir(directory, { mode: 0o700 });
+    await chown(directory, 0, gid);
+    await chmod(directory, 0o710);
+    const unsealed = await memories.make(ctx, id, memoryBytes, gid);
+    return { unsealed, image: this.image({ id, gid, memory: unsealed.memory }) };
   }
 
-  image({ id, gid }: Pick<Template, 'id' | 'gid'>): TemplateImage {
-    const directory = join(this.#options.directory, id);
-    return { directory, gid, memoryPath: join(directory, 'memory'), statePath: join(directory, 'state') };
+  image({ id, gid, memory }: Pick<Template, 'id' | 'gid'> & Pick<TemplateImage, 'memory'>): TemplateImage {
+    const directory = this.#directoryOf(id);
+    const { path, inode } = memory;
+    return { directory, gid, memory: { path, inode }, statePath: join(directory, 'state') };
   }
 
-  /** The template's process has ended: fixes what the files are, and makes the template count. */
-  async finish(ctx: Context, made: Omit<Template, 'schemaVersion' | 'memory' | 'state'>): Promise<Template> {
-    const { directory, memoryPath, statePath } = this.image(made);
+  /** The template's process has ended: fixes what the template is, and makes it count. */
+  async finish(
+    ctx: Context,
+    { image, unsealed }: UnfinishedTemplate,
+    made: Omit<Template, 'schemaVersion' | 'memory' | 'state'>,
+  ): Promise<Template> {
+    await unsealed.seal(ctx);
     const template: Template = {
-      schemaVersion: 1,
+      schemaVersion: 2,
       ...made,
-      memory: { ...(await identityOf(memoryPath)), sha256: await this.#digest(ctx, memoryPath) },
-      state: { ...(await identityOf(statePath)), sha256: await this.#digest(ctx, statePath) },
+      memory: { ...unsealed.memory, sha256: await this.#digest(ctx, image.memory.path) },
+      state: { ...(await identityOf(image.statePath)), sha256: await this.#digest(ctx, image.statePath) },
     };
-    await writeFileAtomic(join(directory, 'template.json'), JSON.stringify(template));
+    await writeFileAtomic(join(image.directory, 'template.json'), JSON.stringify(template));
     return template;
   }
 
-  /** Cheap: are these the files that were built? @throws FailedPrecondition when not */
+  /** Cheap: is this what was built? @throws FailedPrecondition when not */
   async check(template: Template): Promise<void> {
-    const { memoryPath, statePath } = this.image(template);
-    for (const [path, built] of [
-      [memoryPath, template.memory],
-      [statePath, template.state],
-    ] as const) {
-      const now = await identityOf(path).catch((error: unknown) => {
-        throw changed(path, messageOf(error));
-      });
-      for (const what of ['device', 'inode', 'bytes', 'modified'] as const)
-        if (now[what] !== built[what])
-          throw changed(path, `${what} is ${String(now[what])} and was ${String(built[what])}`);
-    }
+    await this.#options.memories.check(template.memory);
+    const { statePath } = this.image(template);
+    const now = await identityOf(statePath).catch((error: unknown) => {
+      throw changed(statePath, messageOf(error));
+    });
+    for (const what of ['device', 'inode', 'bytes', 'modified'] as const)
+      if (now[what] !== template.state[what])
+        throw changed(statePath, `${what} is ${String(now[what])} and was ${String(template.state[what])}`);
   }
 
   /** Reads everything again. @throws FailedPrecondition when a byte is not as it was built */
   async verify(ctx: Context, template: Template): Promise<void> {
     await this.check(template);
-    const { memoryPath, statePath } = this.image(template);
-    if ((await this.#digest(ctx, memoryPath)) !== template.memory.sha256)
-      throw changed(memoryPath, 'its digest');
+    const { memory, statePath } = this.image(template);
+    if ((await this.#digest(ctx, memory.path)) !== template.memory.sha256)
+      throw changed(memory.path, 'its digest');
     if ((await this.#digest(ctx, statePath)) !== template.state.sha256)
       throw changed(statePath, 'its digest');
   }
 
   /** Finished templates; what is half made, of whatever kind, is removed. */
-  async load(): Promise<Template[]> {
+  async load(ctx: Context): Promise<Template[]> {
+    const { directory, memories } = this.#options;
     const found: Template[] = [];
-    for (const name of await entries(this.#options.directory)) {
+    for (const name of await entries(directory)) {
       const template = await this.#read(name);
-      if (template === undefined)
-        await rm(join(this.#options.directory, name), { recursive: true, force: true });
+      if (template === undefined) await rm(join(directory, name), { recursive: true, force: true });
       else found.push(template);
     }
+    for (const id of await memories.list())
+      if (!found.some((template) => template.id === id)) await memories.removeGone(ctx, id);
     return found;
   }
 
   /** Clones that run keep the memory mapped. */
-  async removeGone(id: string): Promise<void> {
-    await rm(join(this.#options.directory, id), { recursive: true, force: true });
+  async removeGone(ctx: Context, id: string): Promise<void> {
+    await this.#options.memories.removeGone(ctx, id);
+    await rm(this.#directoryOf(id), { recursive: true, force: true });
   }
 
   /** Unmounts; for tests and for uninstalling. */
   async unmount(ctx: Context): Promise<void> {
     const { directory, exec } = this.#options;
     while (await isMounted(directory)) await exec.run(ctx, 'umount', ['--lazy', directory]);
+  }
+
+  #directoryOf(id: string): string {
+    return join(this.#options.directory, id);
   }
 
   async #read(name: string): Promise<Template | undefined> {

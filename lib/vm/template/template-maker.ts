@@ -39,10 +39,10 @@ export class TemplateMaker {
     const id = randomBytes(8).toString('hex');
     const gid = machines.takeGid();
     try {
-      const image = await files.begin(id, gid, want.shape.memoryMib * MIB);
-      await this.#fill(ctx, want, id, image, steps);
+      const unfinished = await files.begin(ctx, id, gid, want.shape.memoryMib * MIB);
+      await this.#fill(ctx, want, id, unfinished.image, steps);
       steps.enter('verifying');
-      const template = await files.finish(ctx, { id, key, gid, builtAt: Date.now(), ...want });
+      const template = await files.finish(ctx, unfinished, { id, key, gid, builtAt: Date.now(), ...want });
       logger.info('a template is ready', {
         template: id,
         domain: want.domain,
@@ -50,7 +50,9 @@ export class TemplateMaker {
       });
       return template;
     } catch (error) {
-      await files.removeGone(id);
+      await underDeadline(background(), removeTimeoutMs, 'removing what there is of a template', (step) =>
+        files.removeGone(step, id),
+      );
       machines.giveGid(gid);
       throw error;
     }

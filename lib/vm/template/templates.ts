@@ -51,6 +51,7 @@ export interface BuildReport {
 /** After a build that failed, pods boot cold for so long before another is tried. */
 const retryAfterMs = 30_000;
 const verifyTimeoutMs = 60_000;
+const removeTimeoutMs = 30_000;
 
 interface Slot {
   template: Template | undefined;
@@ -302,7 +303,9 @@ export class Templates {
   async #remove(template: Template): Promise<void> {
     const { files, machines, logger } = this.#options;
     try {
-      await files.removeGone(template.id);
+      await underDeadline(background(), removeTimeoutMs, 'removing a template', (ctx) =>
+        files.removeGone(ctx, template.id),
+      );
       machines.giveGid(template.gid);
     } catch (error) {
       // Its group stays taken: the files may still be there.
@@ -323,7 +326,7 @@ export class Templates {
     await machines.load();
     await this.#lock.run(background(), 'load', async () => {
       await files.prepare(background());
-      for (const template of await files.load()) {
+      for (const template of await files.load(background())) {
         machines.reserveGid(template.gid);
         try {
           await underDeadline(background(), verifyTimeoutMs, 'verifying a template', (ctx) =>

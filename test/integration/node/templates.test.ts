@@ -3,9 +3,12 @@ import { join } from 'node:path';
 
 import { expect } from 'chai';
 
+import { background } from '../../../lib/base/context.js';
+import { systemExec } from '../../../lib/base/exec.js';
 import { eventually } from '../../tools/eventually.js';
 import type { HerkosdProcess } from '../../tools/herkosd-process.js';
 import { NodeFixture } from '../../tools/node-fixture.js';
+import { rejection } from '../../tools/rejection.js';
 
 /** Which of pool, clone and cold a pod's VM is, and how its phases went. */
 async function vmOf(node: NodeFixture, podSandboxId: string): Promise<Record<string, unknown>> {
@@ -23,11 +26,44 @@ async function logged(daemon: HerkosdProcess, text: string): Promise<void> {
   await eventually(async () => (await daemon.log()).includes(text));
 }
 
-/** The files of the daemon's only template. */
-async function templateOf(daemon: HerkosdProcess): Promise<{ memory: string; state: string }> {
-  const directory = join(daemon.directory, 'run/templates');
-  const [id = ''] = await readdir(directory);
-  return { memory: join(directory, id, 'memory'), state: join(directory, id, 'state') };
+interface TemplatePlace {
+  /** As root finds it, and the process that holds it. */
+  readonly memory: { readonly path: string; readonly pid: number; readonly inode: number };
+  readonly state: string;
+  readonly directory: string;
+}
+
+/** Where the daemon's only template is. */
+async function templateOf(daemon: HerkosdProcess): Promise<TemplatePlace> {
+  const root = join(daemon.directory, 'run/templates');
+  const [id = ''] = await readdir(root);
+  const directory = join(root, id);
+  const text = await readFile(join(directory, 'template.json'), 'utf8');
+  const { memory } = JSON.parse(text) as Pick<TemplatePlace, 'memory'>;
+  return { memory, directory, state: join(directory, 'state') };
+}
+
+/** What a shell with all rights of a VM's process is told. */
+async function asVm(pid: number, script: string): Promise<string> {
+  const status = await readFile(`/proc/${String(pid)}/status`, 'utf8');
+  const [uid = ''] = /^Uid:\s*(\d+)/m.exec(status)?.slice(1) ?? [];
+  const groups = /^Groups:\s*(.*\S)\s*$/m.exec(status)?.[1]?.replaceAll(' ', ',') ?? '';
+  const user = ['--reuid', uid, '--regid', uid, '--groups', groups, '--'];
+  const { stdout, stderr } = await systemExec.run(
+    background(),
+    'setpriv',
+    [...user, '/bin/sh', '-c', script],
+    { okExitCodes: [0, 1, 2] },
+  );
+  return stdout.toString('utf8') + stderr.toString('utf8');
+}
+
+/** Addresses from which frames have come to the bridge that pods are on. */
+async function sendersOn(daemon: HerkosdProcess): Promise<string[]> {
+  const args = ['-json', 'fdb', 'show', 'br', `${daemon.instance}br`, 'dynamic'];
+  const { stdout } = await systemExec.run(background(), 'bridge', args);
+  const entries = JSON.parse(stdout.toString('utf8')) as { readonly mac: string }[];
+  return [...new Set(entries.map(({ mac }) => mac))];
 }
 
 describe('pods out of a template', () => {
@@ -62,7 +98,12 @@ describe('pods out of a template', () => {
           random: await read('od', '-An', '-tx1', '-N32', '/dev/random'),
           uuid: await read('cat', '/proc/sys/kernel/random/uuid'),
           bootId: await read('cat', '/proc/sys/kernel/random/boot_id'),
-          mac: await read('cat', '/sys/class/net/eth0/address'),
+          mac: (await read('cat', '/sys/class/net/eth0/address')).trim(),
+          heard: await read(
+            'sh',
+            '-c',
+            'ping -c 1 -W 10 $(ip route | sed -n "s/^default via \\([^ ]*\\).*/\\1/p")',
+          ),
           hostname: await read('hostname'),
         };
       }),
@@ -70,28 +111,43 @@ describe('pods out of a template', () => {
     const [one, two] = seen;
     for (const what of ['urandom', 'random', 'uuid', 'bootId', 'mac'] as const)
       expect(one?.[what], what).not.to.equal(two?.[what]);
+    // Neither the template's address nor another one of the card has ever been on the wire.
+    const macs = seen.map(({ mac }) => mac);
+    expect(await sendersOn(node.daemon)).to.have.members(macs);
   });
 
   it('cannot reach the memory of a template that is not theirs (S4)', async () => {
     const pod = await node.runSandbox('mine');
     const { pid, template } = (await vmOf(node, pod)) as { pid: number; template: { gid: number } };
-    const { memory, state } = await templateOf(node.daemon);
+    const { memory, state, directory } = await templateOf(node.daemon);
     const groups = /^Groups:\s*(.*)$/m.exec(await readFile(`/proc/${String(pid)}/status`, 'utf8'))?.[1] ?? '';
     expect(groups.trim().split(' ').map(Number)).to.include(template.gid);
-    expect(await stat(memory)).to.include({ uid: 0, gid: template.gid, mode: 0o100660 });
+    expect(await stat(memory.path)).to.include({ uid: 0, gid: template.gid, mode: 0o100660 });
     expect(await stat(state)).to.include({ uid: 0, mode: 0o100600 });
-    const directory = await stat(join(memory, '..'));
-    expect(directory).to.include({ uid: 0, gid: template.gid, mode: 0o040710 });
+    expect(await stat(directory)).to.include({ uid: 0, gid: template.gid, mode: 0o040710 });
+    // Through the process that holds it not even the group gets there.
+    expect(await asVm(pid, `cat ${memory.path}`)).to.match(/Permission denied/);
   });
 
-  it('boot when the template is cut short while they start', async () => {
+  it('cannot change the memory of their own template, which they have open (S3)', async () => {
+    const pod = await node.runSandbox('mine');
+    const { pid } = (await vmOf(node, pod)) as { pid: number };
     const { memory } = await templateOf(node.daemon);
-    const running = node.runSandbox('short');
+    const own = `/proc/${String(pid)}/fd/10`;
+    expect(await stat(own)).to.have.property('ino', memory.inode);
+    expect(await asVm(pid, `exec 3<>${own} && echo opened && echo x >&3`)).to.match(
+      /^opened[^]*(not permitted|I\/O error)/,
+    );
+    expect(await rejection(truncate(memory.path, 4096))).to.have.property('code', 'EPERM');
+  });
+
+  it('come up when the template’s memory goes while they start, and boot when it has gone', async () => {
+    const { memory } = await templateOf(node.daemon);
+    const running = node.runSandbox('going');
     await eventually(async () => (await node.vmPids()).length > 0);
-    await truncate(memory, 4096);
-    const pod = await running;
-    expect(await sourceOf(node, pod)).to.equal('cold');
-    await node.exec(await node.startContainer(pod, 'c'), 'true');
+    process.kill(memory.pid, 'SIGKILL');
+    await node.exec(await node.startContainer(await running, 'c'), 'true');
+    expect(await sourceOf(node, await node.runSandbox('gone'))).to.equal('cold');
     await logged(node.daemon, 'a template is refused');
     // The next one waits for a new template.
     expect(await sourceOf(node, await node.runSandbox('next'))).to.equal('clone');
@@ -167,7 +223,7 @@ describe('templates and the pool of a daemon in trouble', () => {
     node = await NodeFixture.start({ config: { vm: 'template_memory = "100MiB"' } });
     const pod = await node.runSandbox('cold');
     expect(await sourceOf(node, pod)).to.equal('cold');
-    await logged(node.daemon, 'has no room for another template');
+    await logged(node.daemon, 'does not fit in the 100 MiB');
     await node.daemon.removeAllPods();
     expect(await node.daemon.leftovers()).to.deep.equal([]);
   });

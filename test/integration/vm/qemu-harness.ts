@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, chown, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdtemp, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -17,6 +17,7 @@ import { defaultDomain } from '../../../lib/model/vm.js';
 import type { VmRecord } from '../../../lib/model/vm.js';
 import type { RunningVm, VmSpec } from '../../../lib/vm/ports.js';
 import type { VmDriverHarness } from '../../suites/vm-driver.js';
+import { hostHelper } from '../../tools/host-helper.js';
 
 const ctx = background();
 const uidFirst = 1_910_000_000;
@@ -39,6 +40,7 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
     ...qemuDefaults,
     instance: `t${randomBytes(4).toString('hex')}`,
     accel: 'tcg',
+    hostHelper,
     runDir: join(directory, 'run'),
     stateDir: join(directory, 'state'),
     guest: await loadGuestFiles(guestDirectory),
@@ -84,7 +86,8 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
       const gid = settings.sharedGid;
       const memoryPath = await newFile(record.shape.memoryMib * MIB);
       await chmod(memoryPath, 0o660);
-      const image = { memoryPath, statePath: join(directory, 'state-file'), directory, gid };
+      const memory = { path: memoryPath, inode: (await stat(memoryPath)).ino };
+      const image = { memory, statePath: join(directory, 'state-file'), directory, gid };
       return {
         record: { ...record, template: { id: newId(), gid } },
         cgroup,

@@ -51,7 +51,12 @@ async function fakeHarness(): Promise<VmDriverHarness> {
     newSpec: () => Promise.resolve(newSpec()),
     newTemplateSpec: () => {
       const { record, cgroup } = newSpec();
-      const image = { memoryPath: '/nowhere', statePath: '/nowhere', directory: '/nowhere', gid: 1 };
+      const image = {
+        memory: { path: '/nowhere', inode: 1 },
+        statePath: '/nowhere',
+        directory: '/nowhere',
+        gid: 1,
+      };
       return Promise.resolve({ record, cgroup, memory: { kind: 'template', image } });
     },
     async newLayer(sizeBytes = 2 * 1024 * 1024, recordedBytes = sizeBytes) {

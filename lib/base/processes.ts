@@ -1,8 +1,8 @@
 /** Processes as /proc shows them (proc(5)). */
 import { open, readFile, readdir } from 'node:fs/promises';
 
-import { isErrno } from '../../base/errors.js';
-import { KIB } from '../../base/units.js';
+import { isErrno } from './errors.js';
+import { KIB } from './units.js';
 
 export interface ProcessStat {
   /** In clock ticks since boot: with the pid it names a process for good. */

@@ -1,0 +1,185 @@
+//! From root to a hypervisor that has nothing but what it was given. This process becomes the program, so the
+//! pid that the daemon saw at the start stays the hypervisor's.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, id};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use crate::memory::SEALED;
+use crate::trouble::{Outcome, Told, Trouble};
+
+/// Where the program finds its memory, whatever path it had here.
+const MEMORY_DESCRIPTOR: RawFd = 10;
+/// The highest capability that the kernel could know; those it does not know it refuses.
+const CAPABILITY_MAX: libc::c_ulong = 63;
+
+pub struct Jail {
+    pub uid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    pub netns: PathBuf,
+    /// What the program sees as /dev.
+    pub devices: PathBuf,
+    pub open_files: u64,
+    /// `cgroup.procs` of the cgroups to enter.
+    pub procs_files: Vec<PathBuf>,
+    pub memory: Option<SharedMemory>,
+    pub program: Vec<OsString>,
+}
+
+/// A guest's memory that `herkos-host memory` holds.
+pub struct SharedMemory {
+    /// `/proc/PID/fd/N`: only root may follow it.
+    pub path: PathBuf,
+    /// What the daemon has checked: the pid may be another process's by now.
+    pub inode: u64,
+    /// Nobody may be able to write it.
+    pub sealed: bool,
+}
+
+impl Jail {
+    /// Returns only when it failed.
+    pub fn enter(self) -> Outcome<Infallible> {
+        if self.uid == 0 || self.groups.contains(&0) {
+            return Err(Trouble::new("a hypervisor does not run as root, nor in root's group"));
+        }
+        let Some((program, args)) = self.program.split_first() else {
+            return Err(Trouble::new("no program is given"));
+        };
+        umask(Mode::from_bits_truncate(0o077));
+        self.limit()?;
+        self.join_cgroups()?;
+        // Before anything else of this process has a descriptor that it could take the place of.
+        let memory = self.memory.as_ref().map(SharedMemory::open).transpose()?;
+        self.enter_namespaces()?;
+        keep_descriptors(memory.as_ref())?;
+        self.drop_privileges()?;
+        let error = Command::new(program).args(args).exec();
+        Err(Trouble::new(format!("cannot run {}: {error}", program.to_string_lossy())))
+    }
+
+    fn limit(&self) -> Outcome<()> {
+        for (what, limit) in [
+            (Resource::RLIMIT_CORE, 0),
+            (Resource::RLIMIT_MEMLOCK, 0),
+            (Resource::RLIMIT_NOFILE, self.open_files),
+        ] {
+            setrlimit(what, limit, limit).told(|| format!("set the limit {what:?}"))?;
+        }
+        fs::write("/proc/self/oom_score_adj", "0").told(|| "set oom_score_adj".into())
+    }
+
+    fn join_cgroups(&self) -> Outcome<()> {
+        for file in &self.procs_files {
+            // Never creates it: a cgroup that is gone must not become a file.
+            OpenOptions::new()
+                .write(true)
+                .open(file)
+                .and_then(|mut procs| std::io::Write::write_all(&mut procs, id().to_string().as_bytes()))
+                .told(|| format!("enter the cgroup of {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    fn enter_namespaces(&self) -> Outcome<()> {
+        let netns = File::open(&self.netns).told(|| format!("open {}", self.netns.display()))?;
+        let told = || format!("mount {} as /dev", self.devices.display());
+        unshare(CloneFlags::CLONE_NEWNS).told(|| "make a mount namespace".into())?;
+        // What the host unmounts must go here too; what is mounted here stays here.
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)
+            .told(told)?;
+        mount(Some(&self.devices), "/dev", None::<&str>, MsFlags::MS_BIND, None::<&str>).told(told)?;
+        setns(netns, CloneFlags::CLONE_NEWNET).told(|| format!("enter {}", self.netns.display()))
+    }
+
+    fn drop_privileges(&self) -> Outcome<()> {
+        let told = || "drop privileges".to_owned();
+        drop_capability_bounds()?;
+        nix::sys::prctl::set_no_new_privs().told(told)?;
+        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.uid));
+        setgroups(&groups).told(told)?;
+        setresgid(gid, gid, gid).told(told)?;
+        // From root to another user: permitted, effective and ambient capabilities go with it (capabilities(7)).
+        setresuid(uid, uid, uid).told(told)?;
+        clear_capabilities()
+    }
+}
+
+impl SharedMemory {
+    fn open(&self) -> Outcome<OwnedFd> {
+        let told = || format!("open the guest's memory {}", self.path.display());
+        let file = OpenOptions::new().read(true).write(true).open(&self.path).told(told)?;
+        let inode = file.metadata().told(told)?.ino();
+        if inode != self.inode {
+            return Err(Trouble::new(format!(
+                "{} is not the memory it was: inode {inode}, and was {}",
+                self.path.display(),
+                self.inode
+            )));
+        }
+        let seals = fcntl(&file, FcntlArg::F_GET_SEALS).told(told)?;
+        if self.sealed && !SealFlag::from_bits_truncate(seals).contains(SEALED) {
+            return Err(Trouble::new(format!("{} can still be written", self.path.display())));
+        }
+        Ok(file.into())
+    }
+}
+
+/// The program gets its standard streams and its memory, and nothing else that was open here.
+fn keep_descriptors(memory: Option<&OwnedFd>) -> Outcome<()> {
+    let told = || "sort descriptors".to_owned();
+    // SAFETY: no arguments that point anywhere; what is closed at the exec is not used after it.
+    let closing =
+        unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
+    Errno::result(closing).told(told)?;
+    let Some(memory) = memory else { return Ok(()) };
+    // SAFETY: nothing else of this process knows of the number that it becomes.
+    Errno::result(unsafe { libc::dup2(memory.as_raw_fd(), MEMORY_DESCRIPTOR) }).told(told)?;
+    // Should it be the very number already, it is still to be closed at the exec.
+    // SAFETY: fcntl(2) with numbers only.
+    Errno::result(unsafe { libc::fcntl(MEMORY_DESCRIPTOR, libc::F_SETFD, 0) }).told(told)?;
+    Ok(())
+}
+
+fn drop_capability_bounds() -> Outcome<()> {
+    for capability in 0..=CAPABILITY_MAX {
+        // SAFETY: prctl(2) with numbers only.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        match Errno::result(dropped) {
+            // The first that this kernel does not know: it knows none above it either.
+            Err(Errno::EINVAL) => break,
+            outcome => outcome.told(|| format!("drop capability {capability}"))?,
+        };
+    }
+    Ok(())
+}
+
+/// capset(2), version 3: two words of each set.
+fn clear_capabilities() -> Outcome<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let sets = [0_u32; 6];
+    // SAFETY: the kernel reads a header and, for this version, two times three words.
+    let cleared = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+    Errno::result(cleared).told(|| "clear capabilities".into())?;
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! A named network namespace, as `ip netns` makes them, with a tap for a hypervisor.
+
+use std::ffi::{CString, c_char, c_int};
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::trouble::{Outcome, Told, Trouble};
+
+/// What keeps the namespace's own stack silent: the guest speaks there. New devices inherit `default`.
+/// `arp_ignore=8` answers no ARP request, in the moment before frames are redirected too.
+const SILENCE: [(&str, &str); 4] = [
+    ("ipv4/conf/all/arp_ignore", "8"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/default/autoconf", "0"),
+    ("ipv6/conf/default/router_solicitations", "0"),
+];
+/// `IN6_ADDR_GEN_MODE_NONE`: a link-local address of the tap would be the host's own, on the pod's link.
+const NO_ADDRESS: &str = "1";
+
+const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
+
+pub struct Netns {
+    /// iproute2's place, `/run/netns`.
+    pub directory: PathBuf,
+    pub name: String,
+    pub tap: String,
+    /// Who may open the tap.
+    pub uid: u32,
+}
+
+impl Netns {
+    /// A failure leaves no namespace behind.
+    pub fn make(&self) -> Outcome<()> {
+        if self.name.is_empty() || self.name.starts_with('.') || self.name.contains('/') {
+            return Err(Trouble::new(format!("'{}' is not the name of a namespace", self.name)));
+        }
+        self.share_directory()?;
+        let path = self.directory.join(&self.name);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o0)
+            .open(&path)
+            .told(|| format!("create {}", path.display()))?;
+        self.fill(&path).inspect_err(|_| {
+            let _ = umount2(&path, MntFlags::MNT_DETACH);
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    /// Namespaces are mounts; in a shared directory they show in every mount namespace of the host.
+    fn share_directory(&self) -> Outcome<()> {
+        let directory = self.directory.as_path();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)
+            .told(|| format!("make {}", directory.display()))?;
+        let told = || format!("share the mounts of {}", directory.display());
+        // Two at once would mount it twice. iproute2 takes the same lock.
+        let file = File::open(directory).told(told)?;
+        let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).told(told)?;
+        match change(directory, MsFlags::MS_SHARED | MsFlags::MS_REC) {
+            Err(Errno::EINVAL) => {}
+            outcome => return outcome.told(told),
+        }
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(directory), directory, None::<&str>, flags, None::<&str>).told(told)?;
+        change(directory, MsFlags::MS_SHARED | MsFlags::MS_REC).told(told)
+    }
+
+    fn fill(&self, path: &Path) -> Outcome<()> {
+        unshare(CloneFlags::CLONE_NEWNET).told(|| "make a network namespace".into())?;
+        let own = Some("/proc/thread-self/ns/net");
+        mount(own, path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .told(|| format!("mount {}", path.display()))?;
+        for (name, value) in SILENCE {
+            set(name, value)?;
+        }
+        make_tap(&self.tap, self.uid).told(|| format!("make the tap {}", self.tap))?;
+        set(&format!("ipv6/conf/{}/addr_gen_mode", self.tap), NO_ADDRESS)
+    }
+}
+
+fn change(directory: &Path, flags: MsFlags) -> Result<(), Errno> {
+    mount(None::<&str>, directory, None::<&str>, flags, None::<&str>)
+}
+
+/// A kernel without IPv6 has no such file, and nothing to silence.
+fn set(name: &str, value: &str) -> Outcome<()> {
+    let path = format!("/proc/sys/net/{name}");
+    match fs::write(&path, value) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.told(|| format!("write {value} to {path}")),
+    }
+}
+
+/// `struct ifreq` as the tun driver reads it.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [c_char; libc::IFNAMSIZ],
+    flags: i16,
+    rest: [u8; 22],
+}
+
+nix::ioctl_write_ptr_bad!(tun_set_interface, libc::TUNSETIFF, InterfaceRequest);
+nix::ioctl_write_int_bad!(tun_set_owner, libc::TUNSETOWNER);
+nix::ioctl_write_int_bad!(tun_set_persist, libc::TUNSETPERSIST);
+
+/// In the namespace of this process; it stays when nobody has it open.
+fn make_tap(name: &str, uid: u32) -> std::io::Result<()> {
+    let text = CString::new(name)?;
+    if name.len() > NAME_BYTES_MAX || name.is_empty() || !name.bytes().all(|one| one.is_ascii_alphanumeric())
+    {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut request = InterfaceRequest {
+        name: [0; libc::IFNAMSIZ],
+        flags: (libc::IFF_TAP | libc::IFF_NO_PI) as i16,
+        rest: [0; 22],
+    };
+    for (to, from) in request.name.iter_mut().zip(text.as_bytes()) {
+        *to = from.cast_signed();
+    }
+    let owner = c_int::try_from(uid).map_err(|_| Errno::EINVAL)?;
+    let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: the request is a whole `struct ifreq`, and the descriptor is the tun driver's.
+    unsafe {
+        tun_set_interface(tun.as_raw_fd(), &request)?;
+        tun_set_owner(tun.as_raw_fd(), owner)?;
+        tun_set_persist(tun.as_raw_fd(), 1)?;
+    }
+    Ok(())
+}
+
+const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
