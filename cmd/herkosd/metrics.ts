@@ -3,7 +3,6 @@ import type { Config } from '../../lib/config/load.js';
 import type { RegistryClient } from '../../lib/image/ports.js';
 import { countedRegistry } from '../../lib/observe/counted-registry.js';
 import type { EventMetrics } from '../../lib/observe/event-metrics.js';
-import { MetricsServer } from '../../lib/observe/metrics-server.js';
 import type { NodeView } from '../../lib/observe/node-view.js';
 import { version } from './version.js';
 
@@ -31,8 +30,11 @@ const none: NodeMetrics = {
 export async function openMetrics(config: Config, logger: Logger): Promise<NodeMetrics> {
   const { address } = config.metrics;
   if (address === undefined) return none;
-  // Loaded only here: most of what it loads is used by nobody else.
-  const { Metrics } = await import('../../lib/observe/metrics.js');
+  // Loaded only here: it takes 60 ms and some MiB, which nobody should pay who has not asked for it.
+  const [{ Metrics }, { MetricsServer }] = await Promise.all([
+    import('../../lib/observe/metrics.js'),
+    import('../../lib/observe/metrics-server.js'),
+  ]);
   const metrics = new Metrics({ version, logger });
   const { events: observer, contentType } = metrics;
   let serving = false;

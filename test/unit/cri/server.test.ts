@@ -26,7 +26,9 @@ describe('an observer of requests', () => {
       await cri.failure(cri.rpc.removePodSandbox, { podSandboxId: '' });
       await cri.failure(cri.rpc.attach, {});
       const stream = cri.client.stream(background(), admin.pullImage, { image: 'example.org/app:1' });
-      for await (const message of stream) void message;
+      let images: readonly string[] = [];
+      for await (const { imageIds } of stream) images = imageIds;
+      expect(images).to.have.length(1);
       expect(cri.observer.told).to.deep.equal([
         'rpc RuntimeService Version OK',
         'rpc RuntimeService PodSandboxStatus NotFound',
