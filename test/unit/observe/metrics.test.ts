@@ -1,3 +1,6 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
 import { expect } from 'chai';
 
 import { background } from '../../../lib/base/context.js';
@@ -7,6 +10,7 @@ import { Metrics } from '../../../lib/observe/metrics.js';
 import type { NodeView } from '../../../lib/observe/node-view.js';
 import type { LogLine } from '../../fakes/cni-logger.js';
 import { MemoryLogger } from '../../fakes/cni-logger.js';
+import { projectRoot } from '../../arch/project.js';
 import type { Sample } from '../../tools/metrics-text.js';
 import { parseMetrics, valueOf } from '../../tools/metrics-text.js';
 
@@ -41,6 +45,15 @@ describe('metrics', () => {
     expect(valueOf(samples, 'herkos_build_info', { version: '1.2.3' })).to.equal(1);
     expect(valueOf(samples, 'herkos_process_resident_memory_bytes')).to.be.greaterThan(0);
     expect(valueOf(samples, 'herkos_nodejs_eventloop_lag_max_seconds')).to.be.a('number');
+  });
+
+  it('are all in the manual, and the manual names no others', async () => {
+    const manual = readFileSync(join(projectRoot, 'docs/operating.md'), 'utf8');
+    const named = [...manual.matchAll(/^\| `(herkos_\w+)` \| (\w+) \|/gm)].map(
+      ([, name, type]) => `${name} ${type}`,
+    );
+    const types = [...(await metrics.text()).matchAll(/^# TYPE (\S+ \w+)$/gm)].map(([, type]) => type);
+    expect(named.sort()).to.deep.equal(types.sort());
   });
 
   it('show counters before their first event, so that it is seen as one', async () => {
