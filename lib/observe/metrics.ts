@@ -1,7 +1,7 @@
 import type { Counter } from 'prom-client';
 import { Registry, collectDefaultMetrics } from 'prom-client';
 
-import { background, underDeadline } from '../base/context.js';
+import { background, sleep, underDeadline } from '../base/context.js';
 import { messageOf } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import { EventMetrics } from './event-metrics.js';
@@ -14,6 +14,9 @@ import { stateParts } from './state-parts.js';
 const lookTimeoutMs = 2_000;
 /** The sampling wakes the process up so often; what stalls for less is not seen. */
 const loopSampleMs = 20;
+/** Somebody who asks all the time gets so large a part of the event loop's time, and waits for the rest. */
+const busyPartMax = 0.05;
+const restMsMax = 1_000;
 
 export interface MetricsOptions {
   readonly version: string;
@@ -31,6 +34,8 @@ export class Metrics {
   readonly #logger: Logger;
   #view: NodeView | undefined;
   #writing: Promise<string> | undefined;
+  /** performance.now() before which nothing is written. */
+  #restUntilMs = 0;
 
   constructor({ version, logger, ofProcess = true }: MetricsOptions) {
     const make = new Makers(this.#registry);
@@ -70,9 +75,14 @@ export class Metrics {
   }
 
   async #write(): Promise<string> {
+    await sleep(background(), this.#restUntilMs - performance.now());
+    const startedMs = performance.now();
     const view = this.#view;
     if (view !== undefined) await Promise.all(this.#parts.map((part) => this.#refresh(part, view)));
-    return this.#registry.metrics();
+    const text = await this.#registry.metrics();
+    const endedMs = performance.now();
+    this.#restUntilMs = endedMs + Math.min((endedMs - startedMs) / busyPartMax, restMsMax);
+    return text;
   }
 
   async #refresh({ name, metrics, look }: StatePart, view: NodeView): Promise<void> {
