@@ -50,15 +50,13 @@ if (values.list) {
 }
 
 async function main(): Promise<void> {
-  const unknown = positionals.filter((name) => !benches.some(({ names }) => names.includes(name)));
+  const unknown = positionals.filter((name) => named(name).length === 0);
   if (unknown.length > 0) {
     console.error(`error: there is no benchmark ${unknown.join(', ')}; --list names them`);
     process.exit(2);
   }
-  const chosen =
-    positionals.length === 0
-      ? benches
-      : benches.filter(({ names }) => names.some((name) => positionals.includes(name)));
+  const wanted = positionals.flatMap(named);
+  const chosen = positionals.length === 0 ? benches : benches.filter((bench) => wanted.includes(bench));
   if (!values.quick) console.log(`this takes about ${String(minutesOf(chosen))} minutes`);
   const rows: Row[] = [];
   const bars: PhaseBar[] = [];
@@ -75,6 +73,13 @@ async function main(): Promise<void> {
   process.exitCode = 1;
   console.error(`error: rows are missing, for ${failed.join(', ')} failed: what failed is told above`);
   console.error(`next: hack/bench ${failed.join(' ')} --quick`);
+}
+
+/** Those that make the row, or, where no row has that name, rows that begin with it: `soak`, `pss`. */
+function named(name: string): readonly Bench[] {
+  const exactly = benches.filter(({ names }) => names.includes(name));
+  if (exactly.length > 0) return exactly;
+  return benches.filter(({ names }) => names.some((row) => row.startsWith(`${name}-`)));
 }
 
 /** One that fails must not cost the results of the others. */

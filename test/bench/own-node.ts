@@ -1,5 +1,5 @@
 /** Our side of the comparisons: a daemon that gives VMs in one certain way, and proof that it did. */
-import { sleep, throwIfDone } from '../../lib/base/context.js';
+import { throwIfDone } from '../../lib/base/context.js';
 import { MIB } from '../../lib/base/units.js';
 import { vmSection } from '../../lib/config/vm.js';
 import type { VmShape, VmSource } from '../../lib/model/vm.js';
@@ -7,21 +7,19 @@ import { HerkosdProcess } from '../tools/herkosd-process.js';
 import { sandboxConfig } from '../tools/pod-config.js';
 import type { Phase, PhaseBar } from './bench.js';
 import { timed } from './bench.js';
-import { fullPool } from './full-pool.js';
 import { run } from './interrupt.js';
+import { builtTemplate, fullPool } from './ready-vms.js';
 
 /** Lines of `[vm]` that make the daemon take VMs from one source, and from no other. */
 const vmLines: Readonly<Record<VmSource, (poolSize: number) => readonly string[]>> = {
-  cold: () => ['templates = false'],
+  // Many that boot at once on a small machine take longer than a node gives one by default.
+  cold: () => ['templates = false', 'boot_timeout_seconds = 600'],
   clone: () => ['templates = true', 'pool = 0'],
   pool: (size) => ['templates = true', `pool = ${String(size)}`],
 };
 
 /** One is taken while another is made ready. */
 const poolSizeDefault = 2;
-/** How long a template may take to be built before anything is measured. */
-const readyTimeoutMs = 180_000;
-const readyPauseMs = 250;
 /** 50 cold boots take turns on a small machine. */
 const podTimeoutMs = 600_000;
 
@@ -52,8 +50,7 @@ export class OwnNode {
   }
 
   /**
-   * Starts a daemon and makes pods until one came from `source`: the first pod of a daemon writes the
-   * built-in network and makes its bridge, and may come before there is a template or a pool.
+   * Starts a daemon and makes one pod, which is not measured: it makes the bridge of the built-in network.
    * @param poolSize VMs that wait ready, where they come from a pool
    */
   static async start(source: VmSource, poolSize = poolSizeDefault): Promise<OwnNode> {
@@ -62,17 +59,12 @@ export class OwnNode {
       config: { vm: vmLines[source](poolSize).join('\n') },
     });
     try {
-      const until = performance.now() + readyTimeoutMs;
-      for (;;) {
-        if (source === 'pool') await fullPool(herkosd.socketPath, poolSize);
-        const { podSandboxId } = await herkosd.client.runtime('runPodSandbox', { config: sandboxConfig() });
-        const { vm } = await factsOf(herkosd, podSandboxId);
-        await removeFrom(herkosd, podSandboxId);
-        if (vm.source === source) return new OwnNode(herkosd, source, vm.shape, poolSize);
-        if (performance.now() > until)
-          throw new Error(`no pod got its VM from '${source}'; they come from '${vm.source}'`);
-        await sleep(run, readyPauseMs);
-      }
+      if (source !== 'cold') await builtTemplate(herkosd.socketPath);
+      if (source === 'pool') await fullPool(herkosd.socketPath, poolSize);
+      const { podSandboxId } = await herkosd.client.runtime('runPodSandbox', { config: sandboxConfig() });
+      const { vm } = await checkedFacts(herkosd, podSandboxId, source);
+      await removeFrom(herkosd, podSandboxId);
+      return new OwnNode(herkosd, source, vm.shape, poolSize);
     } catch (error) {
       await herkosd.cleanUp();
       throw error;
@@ -95,7 +87,7 @@ export class OwnNode {
     const ms = await timed(async () => {
       id = await this.#call(config);
     });
-    return { id, ms, phases: (await this.#checkedFacts(id)).timings };
+    return { id, ms, phases: (await checkedFacts(this.herkosd, id, this.source)).timings };
   }
 
   /** A pod that is started, timed and removed. */
@@ -116,7 +108,7 @@ export class OwnNode {
     });
     const pods: StartedPod[] = [];
     for (const id of ids) {
-      const { timings } = await this.#checkedFacts(id);
+      const { timings } = await checkedFacts(this.herkosd, id, this.source);
       pods.push({ id, ms: totalOf(timings), phases: timings });
     }
     return { pods, ms };
@@ -137,15 +129,6 @@ export class OwnNode {
       { timeoutMs: podTimeoutMs },
     );
     return answer.podSandboxId;
-  }
-
-  async #checkedFacts(id: string): Promise<PodFacts> {
-    const facts = await factsOf(this.herkosd, id);
-    if (facts.vm.source !== this.source)
-      throw new Error(
-        `a pod's VM came from '${facts.vm.source}', not from '${this.source}' as this benchmark needs`,
-      );
-    return facts;
   }
 }
 
@@ -173,4 +156,15 @@ function totalOf(phases: readonly Phase[]): number {
 async function factsOf(herkosd: HerkosdProcess, podSandboxId: string): Promise<PodFacts> {
   const { info } = await herkosd.client.runtime('podSandboxStatus', { podSandboxId, verbose: true });
   return JSON.parse(info['info'] ?? '{}') as PodFacts;
+}
+
+/** @throws Error when the pod's VM came from elsewhere */
+async function checkedFacts(herkosd: HerkosdProcess, id: string, source: VmSource): Promise<PodFacts> {
+  const facts = await factsOf(herkosd, id);
+  if (facts.vm.source !== source)
+    throw new Error(
+      `a pod's VM came from '${facts.vm.source}', not from '${source}' as this benchmark needs; ` +
+        "the daemon's log tells why",
+    );
+  return facts;
 }
