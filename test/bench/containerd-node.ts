@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { background } from '../../lib/base/context.js';
+import { messageOf } from '../../lib/base/errors.js';
 import { systemExec } from '../../lib/base/exec.js';
 import { buildLayer, pushImage } from '../tools/image-builder.js';
 import { sandboxConfig } from '../tools/pod-config.js';
@@ -77,6 +78,9 @@ export class ContainerdNode {
     try {
       const { items } = await this.client.runtime('listPodSandbox', {});
       for (const { id } of items) await this.removePod(id ?? '');
+    } catch (error) {
+      // What was measured is measured, and what failed before must be what is told.
+      console.error(`    pods of containerd are removed by force: ${messageOf(error)}`);
     } finally {
       await this.#containerd.cleanUp();
       await this.#registry.stop();

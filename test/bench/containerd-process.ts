@@ -6,8 +6,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { CriClient } from '../tools/cri-client.js';
+import { endWithUs } from '../tools/end-with-us.js';
+import { sweepContainerd } from './containerd-leftovers.js';
 
 const readyTimeoutMs = 30_000;
+const stopTimeoutMs = 20_000;
 
 export interface ContainerdCri {
   readonly pauseImage: string;
@@ -32,6 +35,7 @@ export class ContainerdProcess {
     const configPath = join(directory, 'config.toml');
     await writeFile(configPath, configText(directory, cri));
     const child = spawn('containerd', ['--config', configPath, '--log-level', 'error'], { stdio: 'ignore' });
+    endWithUs(child);
     const containerd = new ContainerdProcess(directory, child);
     try {
       await containerd.client.runtime('version', {}, { timeoutMs: readyTimeoutMs });
@@ -42,12 +46,16 @@ export class ContainerdProcess {
     return containerd;
   }
 
+  /** Ends it and removes everything of it, pods that are there too. */
   async cleanUp(): Promise<void> {
     this.client.close();
     if (this.#child.exitCode === null && this.#child.signalCode === null) {
       this.#child.kill('SIGTERM');
+      const timer = setTimeout(() => this.#child.kill('SIGKILL'), stopTimeoutMs);
       await once(this.#child, 'exit');
+      clearTimeout(timer);
     }
+    await sweepContainerd(this.directory);
     await rm(this.directory, { recursive: true, force: true });
   }
 }

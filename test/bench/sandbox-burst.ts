@@ -16,7 +16,7 @@ export const sandboxBurst: Bench = {
   about: '10 and 25 pods at once from a template, against as many raw clones at once',
   minutes: 4,
   async run(tools) {
-    return withNode('clone', async (node) => {
+    return withNode(tools, 'clone', async (node) => {
       const template = await RawTemplate.make(await rawMachine(node.shape));
       try {
         const rows: Row[] = [];
@@ -46,7 +46,7 @@ export const otherBursts: Bench = {
   async run(tools) {
     const rows: Row[] = [];
     for (const source of ['cold', 'pool'] as const) {
-      await withNode(source, async (node) => {
+      await withNode(tools, source, async (node) => {
         for (const count of countsOf(tools)) {
           const samples = await burst(tools, node, count, async () => Promise.resolve());
           rows.push(row({ name: `sandbox-${source}-x${String(count)}`, unit: 'ms', samples, goal: '-' }));
@@ -61,8 +61,12 @@ function countsOf({ quick }: BenchTools): readonly number[] {
   return quick ? quickCounts : counts;
 }
 
-async function withNode<T>(source: VmSource, body: (node: OwnNode) => Promise<T>): Promise<T> {
-  const node = await OwnNode.start(source, Math.max(...counts));
+async function withNode<T>(
+  tools: BenchTools,
+  source: VmSource,
+  body: (node: OwnNode) => Promise<T>,
+): Promise<T> {
+  const node = await OwnNode.start(source, Math.max(...countsOf(tools)));
   try {
     return await body(node);
   } finally {
