@@ -2,6 +2,7 @@ import { expect } from 'chai';
 
 import { commandLine, optionValue, processName } from '../../../../lib/drivers/qemu/command-line.js';
 import type { MachineSpec } from '../../../../lib/drivers/qemu/command-line.js';
+import { firstCardCommands, firstCardMac } from '../../../../lib/drivers/qemu/first-card.js';
 import { jailCommand } from '../../../../lib/drivers/qemu/jail.js';
 import { RunDirectory } from '../../../../lib/drivers/qemu/run-dir.js';
 import { portCountMax, portPlace } from '../../../../lib/drivers/qemu/topology.js';
@@ -84,6 +85,25 @@ describe('qemu command line', () => {
     expect(template.join(' ')).not.to.include('balloon');
     expect(values(clone, '-incoming')).to.deep.equal(['defer']);
     expect(commandLine(settings, spec).join(' ')).to.include('free-page-reporting=on');
+  });
+
+  it('gives a template and its clones one card at the same place, which is nobody’s address', () => {
+    const image = { memory: { path: '/t/memory', inode: 7 }, statePath: '/t/state', directory: '/t', gid: 7 };
+    const cardOf = (kind: 'template' | 'clone', tap: string): string[] => {
+      const args = commandLine(settings, { ...spec, plugged: firstCardCommands({ kind, image }, tap) });
+      return [...values(args, '-netdev'), ...values(args, '-device').filter((word) => word.includes('net'))];
+    };
+    expect(cardOf('template', 'tap0')).to.deep.equal([
+      'type=tap,id=n0b,ifname=tap0,script=no,downscript=no,vhost=off',
+      `id=n0,driver=virtio-net-pci,netdev=n0b,mac=${firstCardMac},romfile=,bus=rp0,addr=0x0.0,multifunction=off`,
+    ]);
+    const [one, other] = [cardOf('clone', 'a,b'), cardOf('clone', 'a,b')];
+    expect(one[0]).to.include('ifname=a,,b');
+    // What a guest's reset would bring back is the clone's own.
+    expect(one[1]).not.to.equal(other[1]);
+    const withoutMac = (word = ''): string => word.replace(/mac=02(:[0-9a-f]{2}){5}/, '');
+    expect(withoutMac(one[1])).to.equal(withoutMac(cardOf('template', 'tap0')[1]));
+    expect(firstCardCommands({ kind: 'own' }, 'tap0')).to.deep.equal([]);
   });
 
   it('has a console only when it is asked for', () => {
