@@ -163,7 +163,7 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory, { obser
   const vms: VmManager = new VmManager({
     settings,
     driver,
-    netns: new CniNetnsFactory(systemExec, instance),
+    netns: new CniNetnsFactory(systemExec, instance, hostHelper(config)),
     cgroups: new HostCgroups({ defaultParent: `/${instance}` }),
     store: store<VmRecord>('vms'),
     files: new TemplateFiles({

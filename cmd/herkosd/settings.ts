@@ -98,7 +98,8 @@ export function vmSettings({ node, vm }: Config): VmSettings {
   };
 }
 
-export function cniSettings({ node, network }: Config): CniSettings {
+export function cniSettings(config: Config): CniSettings {
+  const { node, network } = config;
   const defaultNetwork = {
     name: `${node.instance}-default`,
     bridge: network.default_bridge,
@@ -106,6 +107,7 @@ export function cniSettings({ node, network }: Config): CniSettings {
   };
   return {
     instance: node.instance,
+    hostHelper: hostHelper(config),
     confDir: network.conf_dir,
     binDirs: network.bin_dirs,
     stateDir: join(node.state_dir, 'cni'),

@@ -152,7 +152,7 @@ export class CniNetwork implements PodNetwork {
     else if (needsStandIn(cached))
       await withStandIn(
         ctx,
-        { exec: this.#exec, instance: this.#settings.instance, logger: this.#logger },
+        { ...this.#settings, exec: this.#exec, logger: this.#logger },
         cached,
         (standIn) => this.#delete(ctx, cached, standIn),
       );

@@ -7,9 +7,8 @@ import { HerkosError, isErrno } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import { withRollback } from '../../base/rollback.js';
 import type { NetnsFactory } from '../../vm/ports.js';
-import { ipBatch, runInNetns } from './link.js';
 
-/** iproute2's place; QEMU is started by `ip netns exec <name>`. */
+/** iproute2's place: `ip netns` shows and deletes what is there. */
 export const netnsDirectory = '/run/netns';
 export const tapName = 'tap0';
 
@@ -17,30 +16,25 @@ const stepTimeoutMs = 10_000;
 const uidMax = 0xffff_fffe;
 
 /**
- * What keeps the namespace's own stack silent: the guest speaks there. New devices inherit `default`.
- * arp_ignore=8 answers no ARP request, in the moment before the redirects are in place too.
- */
-const silence = [
-  'net.ipv4.conf.all.arp_ignore=8',
-  'net.ipv6.conf.default.accept_ra=0',
-  'net.ipv6.conf.default.autoconf=0',
-  'net.ipv6.conf.default.router_solicitations=0',
-];
-
-/**
  * Network namespaces of one instance: `<instance>-<letters and digits>`, each with a tap that belongs
- * to the VM's uid. A namespace takes its tap along when it goes.
+ * to the VM's uid. A namespace takes its tap along when it goes. `herkos-host netns` makes both at once,
+ * and keeps the namespace's own stack silent: the guest speaks there.
  */
 export class CniNetnsFactory implements NetnsFactory {
   readonly #exec: Exec;
+  readonly #hostHelper: string;
   readonly #namePattern: RegExp;
   readonly #instance: string;
 
-  /** @param instance letters and digits only, so that no instance's names look like another's */
-  constructor(exec: Exec, instance: string) {
+  /**
+   * @param instance letters and digits only, so that no instance's names look like another's
+   * @param hostHelper the program `herkos-host`
+   */
+  constructor(exec: Exec, instance: string, hostHelper: string) {
     if (!/^[a-z0-9]{1,32}$/.test(instance))
       throw new HerkosError('InvalidArgument', `instance '${instance}' may only hold a-z and 0-9`);
     this.#exec = exec;
+    this.#hostHelper = hostHelper;
     this.#instance = instance;
     this.#namePattern = new RegExp(`^${instance}-[a-z0-9]{1,64}$`);
   }
@@ -56,16 +50,10 @@ export class CniNetnsFactory implements NetnsFactory {
     const path = join(netnsDirectory, name);
     return withRollback(async (undo) => {
       undo.push(`delete namespace ${name}`, () => this.deleteGone(background(), name));
-      await underDeadline(ctx, stepTimeoutMs, `creating the namespace ${name}`, async (step) => {
-        await this.#exec.run(step, 'ip', ['netns', 'add', name]);
-        await Promise.all([
-          ipBatch(step, this.#exec, path, [
-            `tuntap add dev ${tapName} mode tap user ${String(uid)}`,
-            `link set dev ${tapName} addrgenmode none`,
-          ]),
-          runInNetns(step, this.#exec, path, ['sysctl', '-q', '-e', '-w', ...silence]),
-        ]);
-      });
+      const options = ['--directory', netnsDirectory, '--name', name, '--tap', tapName, '--uid', String(uid)];
+      await underDeadline(ctx, stepTimeoutMs, `creating the namespace ${name}`, (step) =>
+        this.#exec.run(step, this.#hostHelper, ['netns', ...options]),
+      );
       return { path, tap: tapName };
     });
   }

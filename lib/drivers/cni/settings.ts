@@ -2,6 +2,8 @@
 export interface CniSettings {
   /** Letters and digits; begins the name of every namespace of this daemon. Two daemons on one host differ in it. */
   readonly instance: string;
+  /** The program `herkos-host`. */
+  readonly hostHelper: string;
   /** Where network add-ons put their configuration: the first file in lexical order decides. */
   readonly confDir: string;
   /** Searched in order for plugin binaries. */
@@ -42,4 +44,4 @@ export const cniDefaults = {
   },
   pluginTimeoutMs: 60_000,
   soleRuntime: false,
-} as const satisfies CniSettings;
+} as const satisfies Omit<CniSettings, 'hostHelper'>;

@@ -20,6 +20,13 @@ import { CniNetnsFactory } from './netns.js';
 
 const addressReaders = new Set(['bridge', 'ptp']);
 
+interface StandInParts {
+  readonly exec: Exec;
+  readonly instance: string;
+  readonly hostHelper: string;
+  readonly logger: Logger;
+}
+
 /** True when DEL would leave rules behind without a namespace to look into. */
 export function needsStandIn(attachment: Attachment): boolean {
   return (
@@ -33,11 +40,11 @@ export function needsStandIn(attachment: Attachment): boolean {
 /** Runs `body` with the path of a stand-in that is removed afterwards, whatever happens. */
 export async function withStandIn<T>(
   ctx: Context,
-  parts: { readonly exec: Exec; readonly instance: string; readonly logger: Logger },
+  parts: StandInParts,
   attachment: Attachment,
   body: (netnsPath: string) => Promise<T>,
 ): Promise<T> {
-  const factory = new CniNetnsFactory(parts.exec, parts.instance);
+  const factory = new CniNetnsFactory(parts.exec, parts.instance, parts.hostHelper);
   // A name of the instance's pattern: a sweep after a crash finds it like any other.
   const name = `${parts.instance}-x${randomBytes(8).toString('hex')}`;
   const { path } = await factory.create(ctx, name, 0);

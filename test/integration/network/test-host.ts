@@ -25,6 +25,7 @@ import type { GuestInterface, NetworkAttachment } from '../../../lib/model/netwo
 import type { PortMapping } from '../../../lib/model/sandbox.js';
 import type { NetworkRequest } from '../../../lib/pod/ports.js';
 import { MemoryLogger } from '../../fakes/cni-logger.js';
+import { hostHelper } from '../../tools/host-helper.js';
 
 export const debianBinDirs = ['/usr/lib/cni', '/opt/cni/bin'];
 const stepMs = 60_000;
@@ -178,6 +179,7 @@ export class TestNode {
   ) {
     this.settings = {
       instance: this.instance,
+      hostHelper,
       confDir: join(directory, 'conf'),
       binDirs: debianBinDirs,
       stateDir: join(directory, 'state'),
@@ -190,7 +192,7 @@ export class TestNode {
       soleRuntime: false,
       ...changes,
     };
-    this.factory = new CniNetnsFactory(host.exec, this.instance);
+    this.factory = new CniNetnsFactory(host.exec, this.instance, hostHelper);
     this.#network = this.#start();
   }
 

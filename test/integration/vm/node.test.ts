@@ -14,6 +14,7 @@ import { FileRecordStore } from '../../../lib/drivers/store/record-store.js';
 import type { VmRecord } from '../../../lib/model/vm.js';
 import { VmManager } from '../../../lib/vm/manager.js';
 import type { VmDriver } from '../../../lib/vm/ports.js';
+import { hostHelper } from '../../tools/host-helper.js';
 import { vmRoomParts, vmSettingsFor } from '../../tools/vm-room.js';
 import { rejection } from '../../tools/rejection.js';
 import type { QemuHarness } from './qemu-harness.js';
@@ -67,7 +68,7 @@ describe('VMs of a node, with real namespaces, cgroups and records', () => {
     new VmManager({
       ...vmRoomParts(vmSettingsFor(harness.directory, harness.settings)),
       driver,
-      netns: new CniNetnsFactory(systemExec, harness.settings.instance),
+      netns: new CniNetnsFactory(systemExec, harness.settings.instance, hostHelper),
       cgroups: new HostCgroups({ defaultParent: parent }),
       store: new FileRecordStore<VmRecord>({
         directory: join(harness.settings.stateDir, 'vms'),

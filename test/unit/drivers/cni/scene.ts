@@ -23,6 +23,7 @@ export class Scene {
   ) {
     this.settings = {
       instance: 'scene',
+      hostHelper: 'herkos-host',
       confDir: join(directory, 'conf'),
       binDirs: [join(directory, 'nowhere'), plugins.binDir],
       stateDir: join(directory, 'state'),
