@@ -6,6 +6,7 @@ import { background } from '../lib/base/context.js';
 import { isErrno } from '../lib/base/errors.js';
 import { systemExec } from '../lib/base/exec.js';
 import { isMounted } from '../lib/base/mounts.js';
+import { SealedTemplateMemories } from '../lib/drivers/memfd/template-memories.js';
 
 const bridge = 'herkos0';
 /** What VM processes see as devices, and what they are cloned from. */
@@ -14,6 +15,9 @@ const vmDirectory = '/run/herkos/vm';
 const directories = ['/var/lib/herkos', '/run/herkos'];
 const cgroupRoot = '/sys/fs/cgroup';
 const cgroupName = 'herkos';
+
+/** Looks at processes only. */
+const memories = new SealedTemplateMemories({ instance: 'herkos', hostHelper: '' });
 
 interface Trace {
   readonly name: string;
@@ -29,6 +33,14 @@ async function allTraces(): Promise<Trace[]> {
       name: `bridge ${bridge}`,
       isThere: () => exists(network),
       remove: () => run('ip', 'link', 'delete', bridge),
+    },
+    {
+      // Templates outlive the daemon.
+      name: 'memory of templates',
+      isThere: async () => (await memories.list()).length > 0,
+      remove: async () => {
+        for (const id of await memories.list()) await memories.removeGone(background(), id);
+      },
     },
     ...mountPoints.map((path) => ({
       name: `mount ${path}`,

@@ -15,7 +15,7 @@ import { qemuDefaults } from '../../../lib/drivers/qemu/settings.js';
 import type { QemuSettings } from '../../../lib/drivers/qemu/settings.js';
 import { defaultDomain } from '../../../lib/model/vm.js';
 import type { VmRecord } from '../../../lib/model/vm.js';
-import type { RunningVm, VmSpec } from '../../../lib/vm/ports.js';
+import type { RunningVm, TemplateImage, VmSpec } from '../../../lib/vm/ports.js';
 import type { VmDriverHarness } from '../../suites/vm-driver.js';
 import { hostHelper } from '../../tools/host-helper.js';
 
@@ -36,22 +36,7 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
   // Not tmpdir(): socket paths have a narrow limit.
   const directory = await mkdtemp('/tmp/hkv-');
   await chmod(directory, 0o711);
-  const settings: QemuSettings = {
-    ...qemuDefaults,
-    instance: `t${randomBytes(4).toString('hex')}`,
-    accel: 'tcg',
-    hostHelper,
-    runDir: join(directory, 'run'),
-    stateDir: join(directory, 'state'),
-    guest: await loadGuestFiles(guestDirectory),
-    uidFirst,
-    uidCount,
-    sharedGid: uidFirst + uidCount,
-    portCount: 8,
-    vcpusMax: 3,
-    memoryMibMax: 1024,
-    ...overrides,
-  };
+  const settings = await settingsIn(directory, overrides);
   const driver = new QemuDriver({ settings, exec: systemExec, logger: silentLogger });
   const namespaces: string[] = [];
   const newFile = async (sizeBytes: number): Promise<string> => {
@@ -84,10 +69,7 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
     newTemplateSpec: async () => {
       const { record, cgroup } = await newSpec();
       const gid = settings.sharedGid;
-      const memoryPath = await newFile(record.shape.memoryMib * MIB);
-      await chmod(memoryPath, 0o660);
-      const memory = { path: memoryPath, inode: (await stat(memoryPath)).ino };
-      const image = { memory, statePath: join(directory, 'state-file'), directory, gid };
+      const image = await newImage(directory, gid, await newFile(record.shape.memoryMib * MIB));
       return {
         record: { ...record, template: { id: newId(), gid } },
         cgroup,
@@ -113,6 +95,32 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+async function settingsIn(directory: string, overrides: Partial<QemuSettings>): Promise<QemuSettings> {
+  return {
+    ...qemuDefaults,
+    instance: `t${randomBytes(4).toString('hex')}`,
+    accel: 'tcg',
+    hostHelper,
+    runDir: join(directory, 'run'),
+    stateDir: join(directory, 'state'),
+    guest: await loadGuestFiles(guestDirectory),
+    uidFirst,
+    uidCount,
+    sharedGid: uidFirst + uidCount,
+    portCount: 8,
+    vcpusMax: 3,
+    memoryMibMax: 1024,
+    ...overrides,
+  };
+}
+
+/** Empty memory in a file: while it is filled, it need not be sealed. */
+async function newImage(directory: string, gid: number, path: string): Promise<TemplateImage> {
+  await chmod(path, 0o660);
+  const memory = { path, inode: (await stat(path)).ino };
+  return { memory, statePath: join(directory, 'state-file'), directory, gid };
 }
 
 function newRecord(instance: string, id = newId()): VmRecord {
