@@ -20,6 +20,7 @@ import { ContainerdProcess } from './containerd-process.js';
 
 const pauseSource = '#include <unistd.h>\nint main(void) { for (;;) pause(); }\n';
 const podTimeoutMs = 60_000;
+const listTimeoutMs = 10_000;
 
 export class ContainerdNode {
   readonly directory: string;
@@ -76,7 +77,7 @@ export class ContainerdNode {
 
   async stop(): Promise<void> {
     try {
-      const { items } = await this.client.runtime('listPodSandbox', {});
+      const { items } = await this.client.runtime('listPodSandbox', {}, { timeoutMs: listTimeoutMs });
       for (const { id } of items) await this.removePod(id ?? '');
     } catch (error) {
       // What was measured is measured, and what failed before must be what is told.

@@ -48,7 +48,7 @@ export const density: Bench = {
   ],
   about:
     'memory of idle pods at 1, 10, 25 and 50 beside raw clones; time of the n-th pod; the daemon’s memory',
-  minutes: 5,
+  minutes: 3,
   async run(tools) {
     const grown = await ownPods(tools);
     const raw = await rawClones(tools, grown.shape);

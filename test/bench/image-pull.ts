@@ -15,7 +15,7 @@ const sampleEveryMs = 20;
 export const imagePull: Bench = {
   names: ['image-pull', 'image-pull-rss'],
   about: 'PullImage until the image can be mounted, against containerd pull + unpack',
-  minutes: 5,
+  minutes: 3,
   async run({ say, quick }) {
     const registry = await RegistryProcess.start();
     try {

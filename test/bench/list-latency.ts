@@ -26,7 +26,7 @@ export const listLatency: Bench = {
   names: ['list-1000'],
   about:
     'p99 of ListPodSandbox + ListContainers with 1,000 pods and 2,000 containers, while an image is pulled',
-  minutes: 4,
+  minutes: 2,
   async run({ say, quick }) {
     const registry = await RegistryProcess.start();
     const herkosd = await HerkosdProcess.prepare({ logLevel: 'info' });

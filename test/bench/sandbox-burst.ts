@@ -14,7 +14,7 @@ const rounds = 3;
 export const sandboxBurst: Bench = {
   names: counts.map((count) => `sandbox-x${String(count)}`),
   about: '10 and 25 pods at once from a template, against as many raw clones at once',
-  minutes: 4,
+  minutes: 2,
   async run(tools) {
     return withNode(tools, 'clone', async (node) => {
       const template = await RawTemplate.make(await rawMachine(node.shape));
@@ -42,7 +42,7 @@ export const sandboxBurst: Bench = {
 export const otherBursts: Bench = {
   names: counts.flatMap((count) => [`sandbox-cold-x${String(count)}`, `sandbox-pool-x${String(count)}`]),
   about: '10 and 25 pods at once, booted cold and from the pool',
-  minutes: 8,
+  minutes: 7,
   async run(tools) {
     const rows: Row[] = [];
     for (const source of ['cold', 'pool'] as const) {

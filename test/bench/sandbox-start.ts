@@ -18,7 +18,7 @@ type Peer = () => Promise<number>;
 export const sandboxCold: Bench = {
   names: ['sandbox-cold'],
   about: 'RunPodSandbox until READY, against a raw QEMU boot of the same kernel and images',
-  minutes: 2,
+  minutes: 1,
   async run(tools) {
     const { own, peer } = await against(tools, 'cold', async ({ shape }, measure) => {
       const machine = await rawMachine(shape);
@@ -31,7 +31,7 @@ export const sandboxCold: Bench = {
 export const sandboxClone: Bench = {
   names: ['sandbox-clone', 'sandbox-clone-vs-cold'],
   about: 'RunPodSandbox from a template, against a raw clone by hand and against a cold pod',
-  minutes: 3,
+  minutes: 2,
   async run(tools) {
     const cold = await OwnNode.start('cold');
     const coldMs: number[] = [];
@@ -61,7 +61,7 @@ export const sandboxClone: Bench = {
 export const sandboxPool: Bench = {
   names: ['sandbox-pool'],
   about: 'RunPodSandbox from the pool, against containerd + runc with the same CNI configuration',
-  minutes: 2,
+  minutes: 1,
   async run(tools) {
     const { own, peer } = await against(tools, 'pool', async ({ herkosd }, measure) => {
       const containerd = await ContainerdNode.start(herkosd);

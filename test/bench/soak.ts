@@ -17,7 +17,7 @@ const settleMs = 5_000;
 export const soak: Bench = {
   names: ['soak-leftovers', 'soak-rss-growth', 'soak-pod'],
   about: '200 pods run and removed, 8 at a time: what is left of them, and the growth of the daemon',
-  minutes: 4,
+  minutes: 2,
   async run({ say, quick }) {
     const total = quick ? quickPodCount : podCount;
     const node = await OwnNode.start('clone');

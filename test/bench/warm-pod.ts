@@ -28,7 +28,7 @@ export const warmPod: Bench = {
   names: ['container-start', 'exec-sync'],
   about:
     'create + start of a container to its first log line, and ExecSync, in a pod that runs; against runc',
-  minutes: 2,
+  minutes: 1,
   async run(tools) {
     const fixture = await NodeFixture.start({ logLevel: 'info' });
     try {
