@@ -118,6 +118,25 @@ describe('faults around a QEMU', () => {
     expect((await vm.exited).lastWords).to.match(/herkos|reboot: Power/);
   });
 
+  it('gives the first card’s port away again, and does not count on a card that is not there', async () => {
+    harness = await qemuHarness();
+    const mac = '02:00:00:00:00:07';
+    const spec = await harness.newTemplateSpec();
+    const vm = await harness.driver.start(ctx, spec);
+    await harness.guestUp(vm);
+    await vm.plugNic(ctx, mac);
+    await vm.unplugGone(ctx, 'pod');
+    expect(await vm.describe(ctx)).to.have.deep.property('devices', []);
+    expect(await vm.plugNic(ctx, mac)).to.equal(mac);
+    // A clone that a daemon of an earlier release has started.
+    const old = await harness.newSpec();
+    const record = { ...old.record, template: { id: newId(), gid: harness.settings.sharedGid } };
+    await (await harness.driver.start(ctx, { ...old, record })).release();
+    const heir = await harness.restartedDriver().adopt(ctx, record);
+    expect(heir?.spareNic).to.equal(undefined);
+    expect(await heir?.plugNic(ctx, mac)).to.equal(mac);
+  });
+
   it('sees the end of a VM that it took over, though it is no child', async () => {
     harness = await qemuHarness();
     const spec = await harness.newSpec();

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { chmod, chown, mkdtemp, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { background } from '../../../lib/base/context.js';
@@ -69,7 +69,7 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
     newTemplateSpec: async () => {
       const { record, cgroup } = await newSpec();
       const gid = settings.sharedGid;
-      const image = await newImage(directory, gid, await newFile(record.shape.memoryMib * MIB));
+      const image = await newImage(directory, gid, record.shape.memoryMib * MIB);
       return {
         record: { ...record, template: { id: newId(), gid } },
         cgroup,
@@ -92,6 +92,7 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
       for (const id of await driver.list()) await driver.destroyGone(ctx, newRecord(settings.instance, id));
       for (const name of namespaces) await systemExec.run(ctx, 'ip', ['netns', 'delete', name]);
       await driver.removeShared(ctx);
+      await rm(memoryIn(directory), { force: true });
       await rm(directory, { recursive: true, force: true });
     },
   };
@@ -116,8 +117,17 @@ async function settingsIn(directory: string, overrides: Partial<QemuSettings>): 
   };
 }
 
-/** Empty memory in a file: while it is filled, it need not be sealed. */
-async function newImage(directory: string, gid: number, path: string): Promise<TemplateImage> {
+/** On a file system whose files can be sealed. */
+function memoryIn(directory: string): string {
+  return join('/dev/shm', basename(directory));
+}
+
+/** Empty memory: while it is filled, it need not be sealed. */
+async function newImage(directory: string, gid: number, sizeBytes: number): Promise<TemplateImage> {
+  const path = memoryIn(directory);
+  await writeFile(path, '', { mode: 0o600 });
+  await truncate(path, sizeBytes);
+  await chown(path, 0, gid);
   await chmod(path, 0o660);
   const memory = { path, inode: (await stat(path)).ino };
   return { memory, statePath: join(directory, 'state-file'), directory, gid };
