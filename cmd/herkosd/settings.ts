@@ -32,6 +32,8 @@ const freeBytesMin = 256 * MIB;
 const reservedMib = 256;
 /** Machines kept ready for all kinds of pods together. */
 const poolSizeMax = 64;
+/** One can use a processor while another waits for the network or the disk. */
+const startsPerProcessor = 2;
 const poolIdleMsMax = 30 * 60_000;
 
 export function guestDirectory(config: Config): string {
@@ -146,6 +148,8 @@ export function podSettings({ node, pod, vm }: Config): PodSettings {
     writableDiskBytes: pod.writable_layer,
     shmBytes: pod.shm,
     resolvConfPath: '/etc/resolv.conf',
+    startsAtATime:
+      pod.starts_at_a_time === 0 ? startsPerProcessor * availableParallelism() : pod.starts_at_a_time,
     deadlines: {
       ...defaultDeadlines,
       bootMs: vm.boot_timeout_seconds * secondMs,

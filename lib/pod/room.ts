@@ -8,6 +8,7 @@ import { PodEvents } from './events.js';
 import { Ledger } from './ledger.js';
 import type { LogFiles } from './output/files.js';
 import type { GuestConnector, PodImages, PodNetwork, PodObserver, PodStores, VmProvider } from './ports.js';
+import { Semaphore } from '../base/semaphore.js';
 import { Registry } from './registry.js';
 import type { PodDeadlines, PodSettings, PodSizing } from './settings.js';
 import type { Step } from './steps.js';
@@ -38,6 +39,8 @@ export class PodRoom {
   readonly locks = new KeyedLock();
   /** One change of a VM's size at a time. */
   readonly sizeLocks = new KeyedLock();
+  /** Pods that start at once take the processors from each other, and all of them take longer. */
+  readonly startTurns: Semaphore;
   /** Ends when the daemon does: what is left to do then is done by the next one. */
   readonly life: CancellableContext = withCancel(background());
   /** Settles when leftovers of an earlier daemon have been swept: new pods wait for it. */
@@ -47,6 +50,7 @@ export class PodRoom {
     this.parts = parts;
     this.log = parts.log;
     this.settings = parts.settings;
+    this.startTurns = new Semaphore(parts.settings.startsAtATime);
     this.events = new PodEvents(parts.log);
     this.ledger = new Ledger(parts.stores, parts.log, parts.settings.deadlines, this.life);
   }

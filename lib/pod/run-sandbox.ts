@@ -68,14 +68,18 @@ async function build(room: PodRoom, ctx: Context, entry: SandboxEntry, undo: Rol
   undoStep(room, entry, undo, 'destroy the virtual machine', (undoCtx) =>
     parts.vms.destroyGone(undoCtx, entry.record.id),
   );
-  const { live, network } = await bringUp(room, ctx, entry, timings, {
-    acquire: (onPlace) => acquire(room, ctx, entry, onPlace),
-    requestNetwork: async ({ netnsPath, tap }) => {
-      await ledger.putSandbox(entry, withNetworkRequested(entry.record, netnsPath, tap));
-      undoStep(room, entry, undo, 'give the network back', (undoCtx) =>
-        parts.network.detachGone(undoCtx, networkRequestOf(entry.record)),
-      );
-    },
+  const turnedAtMs = performance.now();
+  const { live, network } = await room.startTurns.run(ctx, async () => {
+    timings.add('queue', performance.now() - turnedAtMs);
+    return bringUp(room, ctx, entry, timings, {
+      acquire: (onPlace) => acquire(room, ctx, entry, onPlace),
+      requestNetwork: async ({ netnsPath, tap }) => {
+        await ledger.putSandbox(entry, withNetworkRequested(entry.record, netnsPath, tap));
+        undoStep(room, entry, undo, 'give the network back', (undoCtx) =>
+          parts.network.detachGone(undoCtx, networkRequestOf(entry.record)),
+        );
+      },
+    });
   });
   undo.push('close the guest’s connection', () => live.endLink());
   const ready = toReady(entry.record, network, timings.finish());

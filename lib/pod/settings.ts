@@ -11,6 +11,8 @@ export interface PodSettings {
   readonly shmBytes: number;
   /** The node's resolver configuration, for pods without their own. */
   readonly resolvConfPath: string;
+  /** Pods that start at a time; more wait in the order in which they came. */
+  readonly startsAtATime: number;
   readonly deadlines: PodDeadlines;
 }
 

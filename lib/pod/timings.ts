@@ -5,6 +5,10 @@ export class Timings {
   readonly #startMs = performance.now();
   readonly #ms = new Map<string, number>();
 
+  add(phase: string, ms: number): void {
+    this.#ms.set(phase, (this.#ms.get(phase) ?? 0) + ms);
+  }
+
   async measure<T>(phase: string, body: () => Promise<T>): Promise<T> {
     const startMs = performance.now();
     const before = this.#ms.get(phase) ?? 0;

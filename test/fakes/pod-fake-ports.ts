@@ -50,6 +50,7 @@ export class FakePorts {
         stateDirectory: world.stateDirectory,
         writableDiskBytes: 64 * 1024 * 1024,
         shmBytes: 64 * 1024 * 1024,
+        startsAtATime: 4,
         resolvConfPath: join(world.directory, 'resolv.conf'),
         deadlines: world.deadlines,
       },

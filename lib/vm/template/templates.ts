@@ -295,7 +295,13 @@ export class Templates {
 
   async #afterFailure(ctx: Context, want: TemplateWant, error: unknown): Promise<void> {
     const isChanged = error instanceof HerkosError && error.reason === 'TEMPLATE_CHANGED';
-    if (!isChanged) return;
+    if (!isChanged) {
+      this.#options.logger.warn('there is no template; the pod boots cold', {
+        domain: want.domain,
+        why: messageOf(error),
+      });
+      return;
+    }
     const slot = this.#slots.get(await this.#keyOf(ctx, want));
     if (slot?.template !== undefined) await this.refuse(slot.template, error);
   }

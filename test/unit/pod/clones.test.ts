@@ -41,7 +41,7 @@ describe('a pod whose VM was cloned', () => {
       expect(vm.nics).to.have.length(1);
       expect(vm.guest.setup?.hostname).to.be.a('string');
       expect(node.world.observer.told).to.deep.equal([
-        'pod started cold: record vm guest network nic setup total',
+        'pod started cold: record queue vm guest network nic setup total',
       ]);
       expect([...node.world.networks]).to.deep.equal([sandbox]);
       await node.start(sandbox);

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 
-import { background } from '../../../lib/base/context.js';
+import { background, withCancel } from '../../../lib/base/context.js';
 import { classOf } from '../../../lib/base/errors.js';
 import { containerConfig, sandboxConfig } from '../../fakes/pod-configs.js';
 import { PodHarness, expectClass } from '../../fakes/pod-harness.js';
@@ -81,6 +81,29 @@ describe('pod sandboxes', function () {
       /hostname/,
     );
     expect(h.daemon.calls.filter((call) => call === 'acquire')).to.deep.equal([]);
+  });
+
+  it('wait for their turn when many start at once, and leave nothing when they are given up there', async () => {
+    const acquired = (): number => h.daemon.calls.filter((call) => call === 'acquire').length;
+    const hanging = Array.from({ length: 4 }, () => withCancel(background()));
+    hanging.forEach(() => {
+      h.daemon.fail('acquire', 'hang');
+    });
+    const stuck = hanging.map(async (one) => rejection(h.pods.runSandbox(one, sandboxConfig(), '')));
+    await eventually(() => acquired() === 4);
+    const givenUp = withCancel(background());
+    const waiting = [h.run(), rejection(h.pods.runSandbox(givenUp, sandboxConfig(), ''))] as const;
+    await wait(50);
+    expect(acquired()).to.equal(4);
+    givenUp.cancel();
+    await waiting[1];
+    expect(acquired()).to.equal(4);
+    hanging[0]?.cancel();
+    const id = await waiting[0];
+    for (const one of hanging) one.cancel();
+    await Promise.all(stuck);
+    expect(h.pods.sandboxes().map((one) => one.id)).to.deep.equal([id]);
+    expect(h.world.sandboxes.size).to.equal(1);
   });
 
   it('stop and go again and again, known or not', async () => {
