@@ -1,8 +1,8 @@
 //! What the RPCs work on. Lives as long as the VM; connections come and go.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -34,6 +34,8 @@ pub struct Guest {
     /// True when everything has ended and the VM may be powered off.
     pub finished: watch::Sender<bool>,
     pub boot_milliseconds: u64,
+    /// As the image's builder wrote it; read once.
+    pub runtime_version: OnceLock<String>,
     modules_loaded: watch::Receiver<bool>,
 }
 
@@ -64,6 +66,7 @@ impl Guest {
             pod_setup: tokio::sync::Mutex::new(()),
             finished: watch::Sender::new(false),
             boot_milliseconds: 0,
+            runtime_version: OnceLock::new(),
             modules_loaded,
         }
     }

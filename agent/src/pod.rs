@@ -82,6 +82,11 @@ pub fn write_files(sys: &dyn Sys, settings: &PodSettings) -> Outcome<()> {
     mount_shm(sys, settings.shm_bytes)
 }
 
+/// What can be there before a pod has a name; in a machine that is going to be cloned, each clone is spared it.
+pub fn mount_ahead(sys: &dyn Sys) -> Outcome<()> {
+    mount_shm(sys, SHM_BYTES_DEFAULT)
+}
+
 fn mount_shm(sys: &dyn Sys, shm_bytes: u64) -> Outcome<()> {
     let shm = Path::new(POD_DIR).join("shm");
     sys.make_dir(&shm, 0o755).doing("make the pod's shm")?;
@@ -163,5 +168,16 @@ mod tests {
         );
         let many = vec![("a.b".to_string(), String::new()); SYSCTLS_MAX + 1];
         assert!(PodSettings::check(Unchecked { sysctls: many, ..unchecked() }).is_err());
+    }
+
+    #[test]
+    fn shared_memory_is_mounted_ahead_once_and_then_takes_the_size_of_the_pod() {
+        let fake = Fake::default();
+        let mount = "mount shm /run/herkos/pod/shm";
+        mount_ahead(&fake).unwrap();
+        assert_eq!(fake.calls(), [mount]);
+        fake.fail_once(mount);
+        mount_ahead(&fake).unwrap();
+        assert_eq!(fake.calls()[1..], [mount, mount], "nothing was there that could be mounted again");
     }
 }

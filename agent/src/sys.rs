@@ -48,7 +48,8 @@ pub trait Sys: Send + Sync + 'static {
     fn read_at(&self, path: &Path, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>>;
     /// Writes to a file that exists, in one call, as the kernel's own files want it.
     fn write(&self, path: &Path, data: &[u8]) -> io::Result<()>;
-    /// Writes beside the file and renames over it.
+    /// Writes beside the file and renames over it. A file that is not there yet is written in its place: for
+    /// those that nobody looks for before. `mode` takes no bits that the umask does not let through.
     fn replace(&self, path: &Path, data: &[u8], mode: u32) -> io::Result<()>;
     fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
     /// Names in a directory, at most `names_max`; names that are not UTF-8 are left out.

@@ -44,7 +44,7 @@ pub fn hello(guest: &Guest, request: &HelloRequest) -> Outcome<HelloResponse> {
         protocol_version: ProtocolVersion::ProtocolVersion1.into(),
         agent_version: env!("CARGO_PKG_VERSION").to_string(),
         kernel_release: sys.kernel_release(),
-        oci_runtime_version: version_of(sys, "crun"),
+        oci_runtime_version: guest.runtime_version.get_or_init(|| version_of(sys, "crun")).clone(),
         boot_milliseconds: guest.boot_milliseconds,
         memory_bytes: sys.memory_bytes(),
         cpus: sys.cpus(),

@@ -9,6 +9,7 @@ use crate::container::runtime;
 use crate::fault::{Doing, Fault, Kind, Outcome};
 use crate::guest::Guest;
 use crate::net;
+use crate::pod;
 use crate::sync::blocking;
 use crate::sys::Ended;
 
@@ -24,7 +25,11 @@ pub async fn rehearse(guest: &Arc<Guest>, request: &RehearseRequest) -> Outcome<
     }
     let dir = Path::new(DIR);
     let sys = guest.sys.clone();
-    blocking(move || sys.make_dir(dir, 0o700).doing("make the rehearsal's directory")).await?;
+    blocking(move || {
+        pod::mount_ahead(sys.as_ref())?;
+        sys.make_dir(dir, 0o700).doing("make the rehearsal's directory")
+    })
+    .await?;
     // Brings the runtime and its libraries in; there is nothing to list.
     let log = dir.join("log");
     let mut command = runtime::command(&log, "list");

@@ -4,17 +4,18 @@ use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, unshare};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
@@ -54,12 +55,15 @@ impl Sys for Linux {
     }
 
     fn replace(&self, path: &Path, data: &[u8], mode: u32) -> io::Result<()> {
+        match create(path, data, mode) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // A rename more would be felt: a clone has to do all of this for the first time.
+            other => return other,
+        }
         let mut beside = path.as_os_str().to_owned();
         beside.push(".new");
         let _ = fs::remove_file(&beside);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(data)?;
+        create(Path::new(&beside), data, mode)?;
         fs::rename(&beside, path)
     }
 
@@ -150,7 +154,7 @@ impl Sys for Linux {
     }
 
     fn add_entropy(&self, bytes: &[u8]) -> io::Result<()> {
-        let random = fs::OpenOptions::new().write(true).open("/dev/urandom")?;
+        let random = random_device()?;
         let request = entropy_request(bytes)?;
         // SAFETY: the request is a rand_pool_info whose buf_size bytes follow its header.
         nix::Error::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, request.as_ptr()) })?;
@@ -165,8 +169,8 @@ impl Sys for Linux {
     }
 
     fn kernel_release(&self) -> String {
-        let release = self.read(Path::new("/proc/sys/kernel/osrelease"), 256).unwrap_or_default();
-        String::from_utf8_lossy(&release).trim().to_string()
+        let name = nix::sys::utsname::uname();
+        name.map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -175,8 +179,9 @@ impl Sys for Linux {
     }
 
     fn cpus(&self) -> u32 {
-        let online = sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
-        online.and_then(|n| u32::try_from(n).ok()).unwrap_or(1)
+        // The agent may run on all that are online. The C library would read a file of sysfs for the number.
+        let Ok(usable) = sched_getaffinity(Pid::from_raw(0)) else { return 1 };
+        (0..CpuSet::count()).map(|cpu| u32::from(usable.is_set(cpu).unwrap_or(false))).sum()
     }
 
     fn sync(&self) {
@@ -265,6 +270,26 @@ impl Sys for Linux {
     }
 }
 
+/// A new file; half of one is not left behind.
+fn create(path: &Path, data: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(data).inspect_err(|_| {
+        let _ = fs::remove_file(path);
+    })
+}
+
+/// Open since the first hello, which clones have behind them.
+fn random_device() -> io::Result<&'static fs::File> {
+    static DEVICE: OnceLock<fs::File> = OnceLock::new();
+    match DEVICE.get() {
+        Some(device) => Ok(device),
+        None => {
+            let device = fs::OpenOptions::new().write(true).open("/dev/urandom")?;
+            Ok(DEVICE.get_or_init(|| device))
+        }
+    }
+}
+
 /// `_IOW('R', 3, int[2])` and `_IO('R', 7)` of linux/random.h.
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
 const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
@@ -304,4 +329,36 @@ fn leave_oom_protection() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn replaces_whole_files_and_leaves_nothing_beside_them() {
+        let dir = std::env::temp_dir().join(format!("herkos-replace-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join("file");
+        for (text, mode) in [("a longer first text", 0o444), ("second", 0o600), ("third", 0o644)] {
+            Linux.replace(&path, text.as_bytes(), mode).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        }
+        // What an agent before this one did not finish.
+        fs::write(dir.join("file.new"), "half").unwrap();
+        Linux.replace(&path, b"fourth", 0o600).unwrap();
+        assert_eq!(Linux.list(&dir, 9).unwrap(), ["file"]);
+        assert!(Linux.replace(&dir.join("no/file"), b"", 0o600).is_err());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn knows_the_machine() {
+        assert!(Linux.kernel_release().starts_with(|first: char| first.is_ascii_digit()));
+        assert!(Linux.cpus() >= 1);
+        assert!(Linux.memory_bytes() > 1 << 20);
+    }
 }
