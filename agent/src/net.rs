@@ -18,6 +18,7 @@ use std::sync::Arc;
 const LOOPBACK_INDEX: u32 = 1;
 const INTERFACE_TIMEOUT: Duration = Duration::from_secs(30);
 const INTERFACES: &str = "/sys/class/net";
+const HAS_IPV6: &str = "/proc/net/if_inet6";
 
 pub fn raise_loopback(sys: &dyn Sys) -> Outcome<()> {
     sys.netlink(&netlink::set_up(LOOPBACK_INDEX)).doing("raise the loopback interface")
@@ -33,11 +34,29 @@ pub async fn apply(sys: &Arc<dyn Sys>, devices: &Devices, plans: Vec<InterfacePl
     blocking(move || plans.iter().try_for_each(|plan| configure(sys.as_ref(), plan))).await
 }
 
-/// Waits for a card that is not to be configured yet.
-pub async fn await_card(devices: &Devices, mac: &str) -> Outcome<()> {
-    let mac = plan::mac(mac)?;
-    let what = format!("the interface with MAC address {mac}");
-    devices.wait(what, INTERFACE_TIMEOUT, |sys| interface_with(sys, &mac)).await.map(|_| ())
+/// Waits for a card that is nobody's yet, raises it as a pod's would be, and takes everything back but its name.
+/// Nobody hears it: the host forwards nothing from or to a machine without a pod.
+pub async fn rehearse(sys: &Arc<dyn Sys>, devices: &Devices, card_mac: &str) -> Outcome<()> {
+    let card_mac = plan::mac(card_mac)?;
+    let what = format!("the interface with MAC address {card_mac}");
+    devices.wait(what, INTERFACE_TIMEOUT, |sys| interface_with(sys, &card_mac)).await?;
+    let sys = sys.clone();
+    blocking(move || {
+        let plan = plan::rehearsal(card_mac, sys.read(Path::new(HAS_IPV6), 1).is_ok());
+        configure(sys.as_ref(), &plan)?;
+        take_back(sys.as_ref(), &plan)
+    })
+    .await
+}
+
+/// With the interface go its routes and IPv6 addresses.
+fn take_back(sys: &dyn Sys, plan: &InterfacePlan) -> Outcome<()> {
+    let index = index_of(sys, &plan.name).ok_or_else(|| Fault::internal("the card has gone"))?;
+    sys.netlink(&netlink::set_down(index)).doing("set the card down again")?;
+    for (ip, prefix_length) in plan.addresses.iter().filter(|(ip, _)| ip.is_ipv4()) {
+        sys.netlink(&netlink::remove_address(index, *ip, *prefix_length)).doing("remove its address")?;
+    }
+    sys.netlink(&netlink::set_mac(index, &plan.card_mac)).doing("give it its MAC address back")
 }
 
 /// By its own address when it has been given it, else by that of its card.
@@ -162,6 +181,26 @@ mod tests {
         fake.file("/sys/class/net/eth0/address", "02:00:00:00:00:01\n");
         configure(&fake, &plan).unwrap();
         assert_eq!(fake.netlink_requests().iter().filter(|one| **one == expected[1]).count(), 1);
+    }
+
+    #[test]
+    fn what_was_rehearsed_is_taken_back() {
+        let fake = Fake::default();
+        let card = "02:68:6b:00:00:00";
+        fake.file("/sys/class/net/eth0/address", &format!("{card}\n"));
+        fake.file("/sys/class/net/eth0/ifindex", "2\n");
+        let plan = plan::rehearsal(card.into(), true);
+        configure(&fake, &plan).unwrap();
+        take_back(&fake, &plan).unwrap();
+        let asked = fake.netlink_requests();
+        let of = |kind: u16| asked.iter().filter(|one| one[4..6] == kind.to_ne_bytes()).count();
+        let (v4, v6) = (1, 1);
+        assert_eq!((of(libc::RTM_NEWADDR), of(libc::RTM_DELADDR)), (v4 + v6, v4));
+        assert_eq!(asked[1], netlink::set_mac(2, &plan.mac));
+        assert_eq!(*asked.last().unwrap(), netlink::set_mac(2, card));
+        assert_ne!(plan.mac, card);
+        let without = plan::rehearsal(card.into(), false);
+        assert!(without.addresses.iter().all(|(ip, _)| ip.is_ipv4()) && without.routes.len() == 1);
     }
 
     #[test]

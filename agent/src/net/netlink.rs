@@ -109,6 +109,13 @@ pub struct RouteEntry {
     pub metric: u32,
 }
 
+/// What `add_address` added.
+pub fn remove_address(index: u32, ip: IpAddr, prefix_length: u8) -> Vec<u8> {
+    let mut body = vec![family(ip), prefix_length, 0, libc::RT_SCOPE_UNIVERSE];
+    body.extend_from_slice(&index.to_ne_bytes());
+    Request::new(libc::RTM_DELADDR, 0, &body).attribute(libc::IFA_LOCAL, &octets(ip)).done()
+}
+
 pub fn add_route(index: u32, route: &RouteEntry) -> Vec<u8> {
     const RTNH_F_ONLINK: u32 = 4;
     const RTAX_MTU: u16 = 2;

@@ -1,6 +1,6 @@
 //! From the host's words to checked values. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::netlink::RouteEntry;
 use crate::fault::{Fault, Outcome};
@@ -40,6 +40,28 @@ pub fn plan(interfaces: &[api::Interface]) -> Outcome<Vec<InterfacePlan>> {
         }
     }
     Ok(plans)
+}
+
+/// Everything that a pod's interface may want, with addresses that nobody has (RFC 5737, RFC 3849).
+pub fn rehearsal(card_mac: String, has_ipv6: bool) -> InterfacePlan {
+    let default_route = |unspecified: IpAddr, gateway: IpAddr| RouteEntry {
+        destination: unspecified,
+        prefix_length: 0,
+        gateway: Some(gateway),
+        on_link: false,
+        mtu: 0,
+        metric: 0,
+    };
+    let mut addresses = vec![(Ipv4Addr::new(192, 0, 2, 2).into(), 24)];
+    let mut routes = vec![default_route(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into())];
+    if has_ipv6 {
+        let host = |last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into();
+        addresses.push((host(2), 64));
+        routes.push(default_route(Ipv6Addr::UNSPECIFIED.into(), host(1)));
+    }
+    // Locally administered, as the card's is.
+    let mac = format!("06{}", card_mac.get(2..).unwrap_or_default());
+    InterfacePlan { name: "eth0".into(), mac, card_mac, mtu: 1500, addresses, routes }
 }
 
 fn plan_one(interface: &api::Interface) -> Outcome<InterfacePlan> {

@@ -21,7 +21,7 @@ pub async fn rehearse(guest: &Arc<Guest>, request: &RehearseRequest) -> Outcome<
     }
     guest.modules().await?;
     if !request.mac.is_empty() {
-        net::await_card(&guest.devices, &request.mac).await?;
+        net::rehearse(&guest.sys, &guest.devices, &request.mac).await?;
     }
     let dir = Path::new(DIR);
     let sys = guest.sys.clone();

@@ -43,7 +43,7 @@ fn jail(options: &mut Options) -> Outcome<Jail> {
         Some(path) => Some(SharedMemory {
             path: PathBuf::from(path),
             inode: options.number("memory-inode")?,
-            sealed: options.number::<u8>("memory-sealed")? == 1,
+            sealed: options.flag("memory-sealed")?,
         }),
     };
     Ok(Jail {
@@ -52,6 +52,7 @@ fn jail(options: &mut Options) -> Outcome<Jail> {
         netns: PathBuf::from(options.one("netns")?),
         devices: PathBuf::from(options.one("devices")?),
         open_files: options.number("open-files")?,
+        huge_pages: options.flag("huge-pages")?,
         procs_files: options.many("procs").into_iter().map(PathBuf::from).collect(),
         memory,
         program: std::mem::take(&mut options.rest),
@@ -133,6 +134,15 @@ impl Options {
         parse(name, &self.text(name)?)
     }
 
+    /// `1` or `0`: always given, so that none is forgotten.
+    fn flag(&mut self, name: &str) -> Outcome<bool> {
+        match self.number::<u8>(name)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(Trouble::new(format!("--{name} is 0 or 1, not {other}"))),
+        }
+    }
+
     fn end(&self) -> Outcome<()> {
         match (self.pairs.first(), self.rest.first()) {
             (Some((name, _)), _) => Err(Trouble::new(format!("--{name} does not belong here"))),
@@ -160,8 +170,7 @@ mod tests {
         Command::read(Parser::from_args(line.split(' ')))
     }
 
-    const JAIL: &str =
-        "jail --uid 70001 --groups 7,8 --netns /n --devices /d --open-files 64 --procs /a --procs /b";
+    const JAIL: &str = "jail --uid 70001 --groups 7,8 --netns /n --devices /d --open-files 64 --huge-pages 1 --procs /a --procs /b";
 
     #[test]
     fn reads_a_jail_and_leaves_the_programs_options_alone() {
@@ -184,6 +193,7 @@ mod tests {
             "netns --directory /d --name n --tap t --uid 1 -- x",
             "memory --name n --bytes 1 --owner 1 -x",
             &format!("{JAIL} --memory /proc/1/fd/3 -- qemu"),
+            &format!("{JAIL} --memory /proc/1/fd/3 --memory-inode 1 --memory-sealed 2 -- qemu"),
         ] {
             assert!(read(line).is_err(), "{line}");
         }

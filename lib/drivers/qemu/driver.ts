@@ -116,6 +116,8 @@ export class QemuDriver implements VmDriver {
           procsFiles: cgroup.procsFiles,
           deviceDirectory: this.#devices.directory,
           memory: jailMemory(memory),
+          // An emulated clone touches little of its own memory: one huge page is 2 MiB of it.
+          hugePages: memory.kind === 'own' || record.accelerator === 'kvm',
           program: this.#settings.binary,
           args,
         },

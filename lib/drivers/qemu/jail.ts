@@ -22,6 +22,8 @@ export interface JailSpec {
   readonly deviceDirectory: string;
   /** Opened by root, as nobody else may follow it, and found at `jailMemoryPath`. */
   readonly memory?: JailMemory | undefined;
+  /** Whether the kernel may back the process's own memory with huge pages. */
+  readonly hugePages: boolean;
   readonly program: string;
   readonly args: readonly string[];
 }
@@ -45,7 +47,7 @@ export function jailCommand(
     args: [
       ...['jail', '--uid', String(spec.uid), '--groups', spec.groups.join(',')],
       ...['--netns', spec.netnsPath, '--devices', spec.deviceDirectory],
-      ...['--open-files', String(openFilesMax)],
+      ...['--open-files', String(openFilesMax), '--huge-pages', spec.hugePages ? '1' : '0'],
       ...spec.procsFiles.flatMap((file) => ['--procs', file]),
       ...memoryOptions(spec.memory),
       ...['--', spec.program, ...spec.args],

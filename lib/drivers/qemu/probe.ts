@@ -159,6 +159,7 @@ export class AcceleratorProbe {
         // The guest is our own and has no NIC: it needs no namespace.
         netnsPath: '/proc/self/ns/net',
         procsFiles: [],
+        hugePages: true,
         deviceDirectory: devices.directory,
         program: settings.binary,
         args: commandLine(settings, {

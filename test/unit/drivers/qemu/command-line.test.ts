@@ -147,6 +147,7 @@ describe('qemu command line', () => {
       netnsPath: evil,
       procsFiles: [evil, '/b'],
       deviceDirectory: '/dev',
+      hugePages: false,
       program: 'qemu',
       args: ['-name', evil],
     });
