@@ -8,6 +8,7 @@ use crate::sys::{Mount, Sys};
 
 /// Bind-mounted into containers by their OCI configs.
 pub const POD_DIR: &str = "/run/herkos/pod";
+const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 const FILE_BYTES_MAX: usize = 1 << 20;
 const SYSCTLS_MAX: usize = 256;
 const SYSCTL_NAME_BYTES_MAX: usize = 256;
@@ -71,8 +72,8 @@ pub fn write_files(sys: &dyn Sys, settings: &PodSettings) -> Outcome<()> {
     let dir = Path::new(POD_DIR);
     sys.make_dir(dir, 0o755).doing("make the pod's directory")?;
     let hostname = format!("{}\n", settings.hostname);
-    let files = [("hostname", &hostname), ("hosts", &settings.hosts), ("resolv.conf", &settings.resolv_conf)];
-    for (name, content) in files {
+    let contents = [&hostname, &settings.hosts, &settings.resolv_conf];
+    for (name, content) in FILES.into_iter().zip(contents) {
         let path = dir.join(name);
         // A file that is replaced would be lost to the containers that have it mounted.
         if !sys.read(&path, FILE_BYTES_MAX + 1).is_ok_and(|present| present == content.as_bytes()) {
@@ -82,9 +83,22 @@ pub fn write_files(sys: &dyn Sys, settings: &PodSettings) -> Outcome<()> {
     mount_shm(sys, settings.shm_bytes)
 }
 
-/// What can be there before a pod has a name; in a machine that is going to be cloned, each clone is spared it.
-pub fn mount_ahead(sys: &dyn Sys) -> Outcome<()> {
-    mount_shm(sys, SHM_BYTES_DEFAULT)
+/// Does for nobody what `write_files` does for a pod, and takes it back, but for the shared memory: that can be
+/// there before a pod has a name, and is then found mounted.
+pub fn rehearse(sys: &dyn Sys) -> Outcome<()> {
+    let settings = PodSettings {
+        hostname: "rehearsal".into(),
+        hosts: "127.0.0.1\tlocalhost\n".into(),
+        resolv_conf: "nameserver 192.0.2.1\n".into(),
+        sysctls: Vec::new(),
+        shm_bytes: SHM_BYTES_DEFAULT,
+    };
+    write_files(sys, &settings)?;
+    // The first of a pod are written in their place, which is less work than replacing others.
+    FILES
+        .iter()
+        .try_for_each(|name| sys.remove_file(&Path::new(POD_DIR).join(name)))
+        .doing("remove the files again")
 }
 
 fn mount_shm(sys: &dyn Sys, shm_bytes: u64) -> Outcome<()> {
@@ -171,13 +185,24 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_is_mounted_ahead_once_and_then_takes_the_size_of_the_pod() {
+    fn a_rehearsal_leaves_nothing_but_the_shared_memory() {
+        let fake = Fake::default();
+        rehearse(&fake).unwrap();
+        let calls = fake.calls();
+        assert!(calls.contains(&"mount shm /run/herkos/pod/shm".to_string()), "{calls:?}");
+        for name in FILES {
+            let path = format!("{POD_DIR}/{name}");
+            let at = |verb: &str| calls.iter().position(|call| call.starts_with(&format!("{verb} {path}")));
+            assert!(at("replace").is_some() && at("replace") < at("remove_file"), "{calls:?}");
+        }
+    }
+
+    #[test]
+    fn shared_memory_that_is_not_there_yet_is_mounted() {
         let fake = Fake::default();
         let mount = "mount shm /run/herkos/pod/shm";
-        mount_ahead(&fake).unwrap();
-        assert_eq!(fake.calls(), [mount]);
         fake.fail_once(mount);
-        mount_ahead(&fake).unwrap();
-        assert_eq!(fake.calls()[1..], [mount, mount], "nothing was there that could be mounted again");
+        mount_shm(&fake, 0).unwrap();
+        assert_eq!(fake.calls(), [mount, mount], "nothing was there that could be mounted again");
     }
 }

@@ -59,6 +59,7 @@ pub trait Sys: Send + Sync + 'static {
     /// Makes the directory and its parents; succeeds when it is there.
     fn make_dir(&self, path: &Path, mode: u32) -> io::Result<()>;
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Removes a tree of files on one file system; succeeds when there is nothing.
     fn remove_tree(&self, path: &Path) -> io::Result<()>;
     fn symlink(&self, target: &Path, link: &Path) -> io::Result<()>;

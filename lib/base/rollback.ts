@@ -48,3 +48,9 @@ export async function withRollback<T>(body: (undo: Rollback) => Promise<T>): Pro
     throw await undo.undo(error);
   }
 }
+
+/** Like Promise.all, but waits for all before it throws: what is still being made cannot be undone. */
+export async function allOrError<A, B>(both: readonly [Promise<A>, Promise<B>]): Promise<[A, B]> {
+  await Promise.allSettled(both);
+  return Promise.all(both);
+}

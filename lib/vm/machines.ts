@@ -2,7 +2,7 @@ import type { Context } from '../base/context.js';
 import { background, underDeadline } from '../base/context.js';
 import { isId } from '../base/ids.js';
 import type { Logger } from '../base/logger.js';
-import { Rollback } from '../base/rollback.js';
+import { Rollback, allOrError } from '../base/rollback.js';
 import type { Accelerator, VmRecord, VmShape, VmSource } from '../model/vm.js';
 import { defaultDomain } from '../model/vm.js';
 import { ManagedVm } from './managed-vm.js';
@@ -348,10 +348,4 @@ function bootedInstead({ template: _, ...rest }: VmRecord): VmRecord {
 /** The namespace's name is made of the VM's id: an orphan of either can be matched with the other. */
 export function netnsName(instance: string, id: string): string {
   return `${instance}-${id}`;
-}
-
-/** Like Promise.all, but waits for all before it throws: what is still being made cannot be undone. */
-async function allOrError<A, B>([first, second]: [Promise<A>, Promise<B>]): Promise<[A, B]> {
-  await Promise.allSettled([first, second]);
-  return Promise.all([first, second]);
 }

@@ -26,7 +26,7 @@ pub async fn rehearse(guest: &Arc<Guest>, request: &RehearseRequest) -> Outcome<
     let dir = Path::new(DIR);
     let sys = guest.sys.clone();
     blocking(move || {
-        pod::mount_ahead(sys.as_ref())?;
+        pod::rehearse(sys.as_ref())?;
         sys.make_dir(dir, 0o700).doing("make the rehearsal's directory")
     })
     .await?;

@@ -126,6 +126,10 @@ impl Sys for Fake {
         self.call(format!("remove_dir {}", path.display()))
     }
 
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.call(format!("remove_file {}", path.display()))
+    }
+
     fn remove_tree(&self, path: &Path) -> io::Result<()> {
         self.call(format!("remove_tree {}", path.display()))?;
         self.state.lock().unwrap().files.retain(|file, _| !file.starts_with(path));

@@ -4,7 +4,7 @@ import { classOf, messageOf, wrap } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import { KeyedLock } from '../../base/keyed-lock.js';
 import type { Logger } from '../../base/logger.js';
-import { withRollback } from '../../base/rollback.js';
+import { allOrError, withRollback } from '../../base/rollback.js';
 import type { NetworkAttachment } from '../../model/network.js';
 import type { NetworkRequest, NetworkStatus, PodNetwork } from '../../pod/ports.js';
 import { takesCapability } from '../../wire/cni/conflist.js';
@@ -63,14 +63,17 @@ export class CniNetwork implements PodNetwork {
         );
         await this.#cache.put(intent);
         const result = await addChain(ctx, this.#runner, callOf(intent, request.netnsPath));
-        await this.#cache.put({ ...intent, phase: 'added', result });
-        const link = await readLink(ctx, this.#exec, request.netnsPath, podIfName);
+        const [link] = await allOrError([
+          readLink(ctx, this.#exec, request.netnsPath, podIfName),
+          this.#cache.put({ ...intent, phase: 'added', result }),
+        ]);
         checkRedirectable(link);
         const attachment = attachmentFrom(normaliseResult(result, 'the CNI result'), link);
-        await ipBatch(ctx, this.#exec, request.netnsPath, [
-          `link set dev ${request.tap} mtu ${String(link.mtu)} up`,
+        const raised = `link set dev ${request.tap} mtu ${String(link.mtu)} up`;
+        await allOrError([
+          ipBatch(ctx, this.#exec, request.netnsPath, [raised]),
+          joinDevices(ctx, this.#exec, request.netnsPath, podIfName, request.tap),
         ]);
-        await joinDevices(ctx, this.#exec, request.netnsPath, podIfName, request.tap);
         return attachment;
       });
     });
