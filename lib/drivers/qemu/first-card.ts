@@ -1,7 +1,7 @@
 /**
  * The network card that a template and its clones have from the beginning, at the first root port. A guest
  * takes its time over a new card: it has it behind it before it is saved, and a pod only gives the card its
- * address. The guest never raises it before that.
+ * address. Before that the guest raises it for a rehearsal only, where nothing is forwarded.
  */
 import { randomBytes } from 'node:crypto';
 

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 
 import { HerkosError } from '../../../lib/base/errors.js';
-import { withRollback } from '../../../lib/base/rollback.js';
+import { allOrError, withRollback } from '../../../lib/base/rollback.js';
 import { rejection } from '../../tools/rejection.js';
 
 describe('base/rollback', () => {
@@ -50,5 +50,18 @@ describe('base/rollback', () => {
     expect(undone).to.deep.equal(['the tap']);
     expect(error).to.have.property('class', 'Unavailable');
     expect(error).to.have.property('message', 'the guest is silent (and could not undo the disk: busy)');
+  });
+
+  it('waits for both of two before it says that one failed', async () => {
+    let isDone = false;
+    const slow = new Promise<number>((resolve) => {
+      setImmediate(() => {
+        isDone = true;
+        resolve(1);
+      });
+    });
+    const error = await rejection(allOrError([Promise.reject(new Error('no')), slow]));
+    expect({ error: String(error), isDone }).to.deep.equal({ error: 'Error: no', isDone: true });
+    expect(await allOrError([slow, Promise.resolve('two')])).to.deep.equal([1, 'two']);
   });
 });

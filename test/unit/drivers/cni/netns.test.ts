@@ -7,7 +7,11 @@ import { RecordingExec } from '../../../fakes/cni-exec.js';
 describe('a namespace for a VM', () => {
   it('has a tap for the VM’s uid, made with one process', async () => {
     const exec = new RecordingExec();
-    const made = await new CniNetnsFactory(exec, 'test', 'herkos-host').create(background(), 'test-ab12', 4711);
+    const made = await new CniNetnsFactory(exec, 'test', 'herkos-host').create(
+      background(),
+      'test-ab12',
+      4711,
+    );
     expect(made).to.deep.equal({ path: '/run/netns/test-ab12', tap: 'tap0' });
     expect(exec.runs).to.have.length(1);
     expect(exec.runs[0]?.program).to.equal('herkos-host');
