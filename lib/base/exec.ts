@@ -4,7 +4,7 @@ import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 
 import type { Context } from './context.js';
 import { throwIfDone } from './context.js';
-import { HerkosError } from './errors.js';
+import { HerkosError, isErrno } from './errors.js';
 
 export interface ExecOptions {
   /** Written to standard input, which is then closed. */
@@ -42,6 +42,9 @@ export const systemExec: Exec = {
     const kill = (): void => {
       child.kill('SIGKILL');
     };
+    const ending = ended(child, program);
+    // Its streams may be missing then.
+    if (child.pid === undefined) await ending;
     const limit = options.outputBytesMax ?? outputBytesDefaultMax;
     const stdout = new Collector(child.stdout, limit, kill);
     const stderr = new Collector(child.stderr, limit, kill);
@@ -50,7 +53,7 @@ export const systemExec: Exec = {
     child.stdin.end(options.input ?? '');
     ctx.signal.addEventListener('abort', kill, { once: true });
     try {
-      const { code, signal } = await ended(child, program);
+      const { code, signal } = await ending;
       throwIfDone(ctx);
       if (stdout.overflown || stderr.overflown)
         throw new HerkosError('ResourceExhausted', `${program} printed more than ${String(limit)} bytes`);
@@ -110,14 +113,19 @@ interface End {
 async function ended(child: ChildProcessWithoutNullStreams, program: string): Promise<End> {
   return new Promise((resolve, reject) => {
     child.once('error', (error) => {
-      reject(
-        new HerkosError('FailedPrecondition', `cannot run ${program}: ${error.message}; is it installed?`, {
-          cause: error,
-        }),
-      );
+      reject(cannotRun(program, error));
     });
     child.once('close', (code, signal) => {
       resolve({ code, signal });
     });
   });
+}
+
+function cannotRun(program: string, error: Error): HerkosError {
+  const said = `cannot run ${program}: ${error.message}`;
+  if (['EMFILE', 'ENFILE', 'EAGAIN', 'ENOMEM'].some((code) => isErrno(error, code)))
+    return new HerkosError('ResourceExhausted', `${said}; the node has too many of something open`, {
+      cause: error,
+    });
+  return new HerkosError('FailedPrecondition', `${said}; is it installed?`, { cause: error });
 }

@@ -168,6 +168,7 @@ export class VmManager implements VmProvider {
         this.#logger.error('cannot sweep', { what, error: messageOf(error) });
       }
     };
+    if (!this.#templates.isEnabled) await this.#templates.giveBack();
     // What waited in the pool of an earlier daemon, or was becoming its template, belongs to no sandbox.
     for (const record of this.#machines.inherited)
       if (!knownSandboxIds.has(record.sandboxId))

@@ -83,8 +83,8 @@ export interface TemplateMemories {
   make(ctx: Context, id: string, bytes: number, gid: number): Promise<UnsealedMemory>;
   /** Cheap: is it still this memory? @throws FailedPrecondition, reason TEMPLATE_CHANGED, when not */
   check(memory: HeldMemory): Promise<void>;
-  /** What all memories of this instance really use. */
-  bytesUsed(): Promise<number>;
+  /** Of all memories of this instance together, filled or not. */
+  bytesHeld(): Promise<number>;
   /** Clones that run keep what they have. */
   removeGone(ctx: Context, id: string): Promise<void>;
   /** Ids of all memories of this instance, known or not. */

@@ -5,8 +5,6 @@ import type { Context } from '../../lib/base/context.js';
 import { HerkosError, messageOf } from '../../lib/base/errors.js';
 import type { HeldMemory, TemplateMemories, UnsealedMemory } from '../../lib/vm/ports.js';
 
-const blockBytes = 512;
-
 /** Memory as ordinary files, `<directory>/<id>/memory`, that a test can damage as nobody can a real one. */
 export class FakeTemplateMemories implements TemplateMemories {
   readonly #directory: string;
@@ -46,9 +44,9 @@ export class FakeTemplateMemories implements TemplateMemories {
     if (now.ino !== inode || now.size !== bytes) throw changed('its inode or size');
   }
 
-  async bytesUsed(): Promise<number> {
+  async bytesHeld(): Promise<number> {
     let bytes = 0;
-    for (const id of await this.list()) bytes += (await stat(this.#pathOf(id))).blocks * blockBytes;
+    for (const id of await this.list()) bytes += (await stat(this.#pathOf(id))).size;
     return bytes;
   }
 

@@ -32,6 +32,7 @@ export class FakeVmNode {
   rehearse: Rehearsal['rehearse'] = () => Promise.resolve();
   rehearsals = 0;
   readonly settings: VmSettings;
+  #files: TemplateFiles | undefined;
 
   constructor(directory: string, more: { templates?: boolean; pool?: number } = {}) {
     const base = vmSettingsFor(
@@ -42,19 +43,26 @@ export class FakeVmNode {
     this.settings = { ...base, uidFirst: 5000 };
   }
 
+  /** Of the manager that was made last. */
+  files(): TemplateFiles {
+    if (this.#files === undefined) throw new Error('there is no manager yet');
+    return this.#files;
+  }
+
   /** As a daemon that has just started has it. */
   manager(settings: VmSettings = this.settings): VmManager {
+    this.#files = new TemplateFiles({
+      ...settings.templates,
+      exec: execWithoutMounts,
+      memories: new FakeTemplateMemories(settings.templates.directory),
+    });
     return new VmManager({
       settings,
       driver: this.driver,
       netns: this.#netns(),
       cgroups: this.#cgroups(),
       store: this.#store(),
-      files: new TemplateFiles({
-        ...settings.templates,
-        exec: execWithoutMounts,
-        memories: new FakeTemplateMemories(settings.templates.directory),
-      }),
+      files: this.#files,
       rehearsal: {
         rehearse: async (ctx, path) => {
           this.rehearsals += 1;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, id};
@@ -16,15 +16,13 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::memory::SEALED;
+use crate::rights::become_user;
 use crate::trouble::{Outcome, Told, Trouble};
 
 /// Where the program finds its memory, whatever path it had here.
 const MEMORY_DESCRIPTOR: RawFd = 10;
-/// The highest capability that the kernel could know; those it does not know it refuses.
-const CAPABILITY_MAX: libc::c_ulong = 63;
 
 pub struct Jail {
     pub uid: u32,
@@ -55,20 +53,16 @@ pub struct SharedMemory {
 impl Jail {
     /// Returns only when it failed.
     pub fn enter(self) -> Outcome<Infallible> {
-        if self.uid == 0 || self.groups.contains(&0) {
-            return Err(Trouble::new("a hypervisor does not run as root, nor in root's group"));
-        }
         let Some((program, args)) = self.program.split_first() else {
             return Err(Trouble::new("no program is given"));
         };
         umask(Mode::from_bits_truncate(0o077));
         self.limit()?;
         self.join_cgroups()?;
-        // Before anything else of this process has a descriptor that it could take the place of.
         let memory = self.memory.as_ref().map(SharedMemory::open).transpose()?;
         self.enter_namespaces()?;
         keep_descriptors(memory.as_ref())?;
-        self.drop_privileges()?;
+        become_user(self.uid, &self.groups)?;
         let error = Command::new(program).args(args).exec();
         Err(Trouble::new(format!("cannot run {}: {error}", program.to_string_lossy())))
     }
@@ -82,8 +76,9 @@ impl Jail {
             setrlimit(what, limit, limit).told(|| format!("set the limit {what:?}"))?;
         }
         if !self.huge_pages {
+            let (on, zero): (libc::c_ulong, libc::c_ulong) = (1, 0);
             // SAFETY: prctl(2) with numbers only.
-            Errno::result(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) })
+            Errno::result(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, zero, zero, zero) })
                 .told(|| "switch huge pages off".into())?;
         }
         fs::write("/proc/self/oom_score_adj", "0").told(|| "set oom_score_adj".into())
@@ -111,25 +106,15 @@ impl Jail {
         mount(Some(&self.devices), "/dev", None::<&str>, MsFlags::MS_BIND, None::<&str>).told(told)?;
         setns(netns, CloneFlags::CLONE_NEWNET).told(|| format!("enter {}", self.netns.display()))
     }
-
-    fn drop_privileges(&self) -> Outcome<()> {
-        let told = || "drop privileges".to_owned();
-        drop_capability_bounds()?;
-        nix::sys::prctl::set_no_new_privs().told(told)?;
-        let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.uid));
-        setgroups(&groups).told(told)?;
-        setresgid(gid, gid, gid).told(told)?;
-        // From root to another user: permitted, effective and ambient capabilities go with it (capabilities(7)).
-        setresuid(uid, uid, uid).told(told)?;
-        clear_capabilities()
-    }
 }
 
 impl SharedMemory {
     fn open(&self) -> Outcome<OwnedFd> {
         let told = || format!("open the guest's memory {}", self.path.display());
-        let file = OpenOptions::new().read(true).write(true).open(&self.path).told(told)?;
+        // The path may lead to anything by now, until its inode has been looked at.
+        let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+        let file =
+            OpenOptions::new().read(true).write(true).custom_flags(flags).open(&self.path).told(told)?;
         let inode = file.metadata().told(told)?.ino();
         if inode != self.inode {
             return Err(Trouble::new(format!(
@@ -139,7 +124,7 @@ impl SharedMemory {
             )));
         }
         if self.sealed {
-            // Files that cannot be sealed have no answer to give.
+            // Files that cannot be sealed have no answer to give, or only the seal that forbids sealing.
             let seals = fcntl(&file, FcntlArg::F_GET_SEALS).told(told)?;
             if !SealFlag::from_bits_truncate(seals).contains(SEALED) {
                 return Err(Trouble::new(format!("{} can still be written", self.path.display())));
@@ -162,34 +147,5 @@ fn keep_descriptors(memory: Option<&OwnedFd>) -> Outcome<()> {
     // Should it be the very number already, it is still to be closed at the exec.
     // SAFETY: fcntl(2) with numbers only.
     Errno::result(unsafe { libc::fcntl(MEMORY_DESCRIPTOR, libc::F_SETFD, 0) }).told(told)?;
-    Ok(())
-}
-
-fn drop_capability_bounds() -> Outcome<()> {
-    for capability in 0..=CAPABILITY_MAX {
-        // SAFETY: prctl(2) with numbers only.
-        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-        match Errno::result(dropped) {
-            // The first that this kernel does not know: it knows none above it either.
-            Err(Errno::EINVAL) => break,
-            outcome => outcome.told(|| format!("drop capability {capability}"))?,
-        };
-    }
-    Ok(())
-}
-
-/// capset(2), version 3: two words of each set.
-fn clear_capabilities() -> Outcome<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = Header { version: VERSION_3, pid: 0 };
-    let sets = [0_u32; 6];
-    // SAFETY: the kernel reads a header and, for this version, two times three words.
-    let cleared = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
-    Errno::result(cleared).told(|| "clear capabilities".into())?;
     Ok(())
 }

@@ -6,8 +6,10 @@ mod jail;
 mod memory;
 mod netns;
 mod options;
+mod rights;
 mod trouble;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use options::Command;
@@ -17,14 +19,15 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(trouble) => {
-            eprintln!("herkos-host: {trouble}");
+            // Nobody may be listening any more.
+            let _ = writeln!(io::stderr(), "herkos-host: {trouble}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn run() -> Outcome<()> {
-    match Command::read(lexopt::Parser::from_env())? {
+    match Command::read(std::env::args_os().skip(1).collect())? {
         Command::Jail(jail) => match jail.enter()? {},
         Command::Memory(memory) => memory.hold(),
         Command::Netns(netns) => netns.make(),

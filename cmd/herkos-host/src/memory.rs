@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufRead, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{
-    Gid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pause, setgroups, setresgid, setresuid,
-};
+use nix::unistd::{Gid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pause};
 
+use crate::rights::become_user;
 use crate::trouble::{Outcome, Told, Trouble};
 
 /// All that can be sealed, sealing itself included.
@@ -25,6 +24,8 @@ pub const SEALED: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE);
 
+/// The first after the standard streams: whoever looks for the memory knows it.
+const DESCRIPTOR: RawFd = 3;
 /// A mapping of a process that has ended may live a moment longer: somebody may look at it in /proc.
 const UNMAPPED_TIMEOUT: Duration = Duration::from_secs(5);
 const UNMAPPED_CHECK: Duration = Duration::from_millis(5);
@@ -38,14 +39,17 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Says `memory <descriptor>` when it is there. A line `seal` on standard input seals it, which it answers
+    /// Says `memory` when it is there, as descriptor 3. A line `seal` on standard input seals it, which it answers
     /// with `sealed`; from then on it stays until it is killed. When the input ends before, so does the memory.
     pub fn hold(&self) -> Outcome<()> {
         // Whoever called may have left something open; it must not live as long as a template.
         close_inherited()?;
         let file = self.make()?;
         self.drop_privileges()?;
-        say(&format!("memory {}", file.as_raw_fd()))?;
+        if file.as_raw_fd() != DESCRIPTOR {
+            return Err(Trouble::new(format!("the memory is descriptor {}", file.as_raw_fd())));
+        }
+        say("memory")?;
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line).told(|| "read the order to seal".into())?;
         match line.as_str() {
@@ -61,9 +65,6 @@ impl Memory {
     }
 
     fn make(&self) -> Outcome<OwnedFd> {
-        if self.owner == 0 {
-            return Err(Trouble::new("memory is not held by root"));
-        }
         let name = CString::new(self.name.as_str()).map_err(|_| Trouble::new("the name holds a NUL"))?;
         let file = memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
             .told(|| "make a memory file".into())?;
@@ -80,15 +81,10 @@ impl Memory {
 
     /// Holding needs no right at all.
     fn drop_privileges(&self) -> Outcome<()> {
-        let told = || "drop privileges".to_owned();
-        chdir("/").told(told)?;
-        let (uid, gid) = (Uid::from_raw(self.owner), Gid::from_raw(self.owner));
-        setgroups(&[]).told(told)?;
-        setresgid(gid, gid, gid).told(told)?;
-        setresuid(uid, uid, uid).told(told)?;
-        nix::sys::prctl::set_no_new_privs().told(told)?;
+        chdir("/").told(|| "leave the directory".into())?;
+        become_user(self.owner, &[])?;
         // Only root follows /proc/PID/fd of a process that cannot be dumped.
-        nix::sys::prctl::set_dumpable(false).told(told)
+        nix::sys::prctl::set_dumpable(false).told(|| "become undumpable".into())
     }
 }
 

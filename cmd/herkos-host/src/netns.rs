@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -24,6 +26,8 @@ const SILENCE: [(&str, &str); 4] = [
 /// `IN6_ADDR_GEN_MODE_NONE`: a link-local address of the tap would be the host's own, on the pod's link.
 const NO_ADDRESS: &str = "1";
 
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOCK_CHECK: Duration = Duration::from_millis(5);
 const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
 
 pub struct Netns {
@@ -64,16 +68,21 @@ impl Netns {
             .create(directory)
             .told(|| format!("make {}", directory.display()))?;
         let told = || format!("share the mounts of {}", directory.display());
-        // Two at once would mount it twice. iproute2 takes the same lock.
-        let file = File::open(directory).told(told)?;
-        let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).told(told)?;
-        match change(directory, MsFlags::MS_SHARED | MsFlags::MS_REC) {
+        let share = || change(directory, MsFlags::MS_SHARED | MsFlags::MS_REC);
+        match share() {
+            Err(Errno::EINVAL) => {}
+            outcome => return outcome.told(told),
+        }
+        // Once in the host's uptime. Two at once would mount it twice; iproute2 takes the same lock. Whoever
+        // may look at the directory can take it, and must not be able to hold this up for ever.
+        let _lock = lock_soon(directory);
+        match share() {
             Err(Errno::EINVAL) => {}
             outcome => return outcome.told(told),
         }
         let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
         mount(Some(directory), directory, None::<&str>, flags, None::<&str>).told(told)?;
-        change(directory, MsFlags::MS_SHARED | MsFlags::MS_REC).told(told)
+        share().told(told)
     }
 
     fn fill(&self, path: &Path) -> Outcome<()> {
@@ -87,6 +96,18 @@ impl Netns {
         make_tap(&self.tap, self.uid).told(|| format!("make the tap {}", self.tap))?;
         set(&format!("ipv6/conf/{}/addr_gen_mode", self.tap), NO_ADDRESS)
     }
+}
+
+fn lock_soon(directory: &Path) -> Option<Flock<File>> {
+    let began = Instant::now();
+    while began.elapsed() < LOCK_TIMEOUT {
+        let file = File::open(directory).ok()?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err(_) => sleep(LOCK_CHECK),
+        }
+    }
+    None
 }
 
 fn change(directory: &Path, flags: MsFlags) -> Result<(), Errno> {

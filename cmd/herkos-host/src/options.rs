@@ -20,12 +20,16 @@ pub enum Command {
 }
 
 impl Command {
-    pub fn read(mut parser: Parser) -> Outcome<Self> {
+    /// `words`: without the program's own name.
+    pub fn read(mut words: Vec<OsString>) -> Outcome<Self> {
+        let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+        let rest = words.split_off(end).into_iter().skip(1).collect();
+        let mut parser = Parser::from_args(words);
         let verb = match parser.next().map_err(wrong)? {
             Some(Arg::Value(verb)) => verb,
             _ => return Err(Trouble::new(USAGE)),
         };
-        let mut options = Options::read(parser)?;
+        let mut options = Options::read(parser, rest)?;
         let command = match verb.to_str() {
             Some("jail") => Self::Jail(jail(&mut options)?),
             Some("memory") => Self::Memory(memory(&mut options)?),
@@ -87,8 +91,8 @@ struct Options {
 }
 
 impl Options {
-    fn read(mut parser: Parser) -> Outcome<Self> {
-        let mut options = Self { pairs: Vec::new(), rest: Vec::new() };
+    fn read(mut parser: Parser, rest: Vec<OsString>) -> Outcome<Self> {
+        let mut options = Self { pairs: Vec::new(), rest };
         while let Some(arg) = parser.next().map_err(wrong)? {
             match arg {
                 Arg::Long(name) => {
@@ -96,12 +100,7 @@ impl Options {
                     let value = parser.value().map_err(wrong)?;
                     options.pairs.push((name, value));
                 }
-                // Only after `--`, as every option has a value.
-                Arg::Value(first) => {
-                    options.rest.push(first);
-                    options.rest.extend(parser.raw_args().map_err(wrong)?);
-                }
-                Arg::Short(letter) => return Err(Trouble::new(format!("there is no option -{letter}"))),
+                other => return Err(wrong(other.unexpected())),
             }
         }
         Ok(options)
@@ -167,7 +166,7 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Outcome<Command> {
-        Command::read(Parser::from_args(line.split(' ')))
+        Command::read(line.split(' ').map(OsString::from).collect())
     }
 
     const JAIL: &str = "jail --uid 70001 --groups 7,8 --netns /n --devices /d --open-files 64 --huge-pages 1 --procs /a --procs /b";
@@ -191,6 +190,8 @@ mod tests {
             "netns --directory /d --name n --tap t --uid 1 --uid 1",
             "netns --directory /d --name n --tap t --uid 1 --more 1",
             "netns --directory /d --name n --tap t --uid 1 -- x",
+            "netns --directory /d --name n --tap t --uid 1 x",
+            &format!("{JAIL} qemu"),
             "memory --name n --bytes 1 --owner 1 -x",
             &format!("{JAIL} --memory /proc/1/fd/3 -- qemu"),
             &format!("{JAIL} --memory /proc/1/fd/3 --memory-inode 1 --memory-sealed 2 -- qemu"),

@@ -5,13 +5,13 @@
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { stat } from 'node:fs/promises';
+import { readlink, stat } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 
 import type { Context } from '../../base/context.js';
 import { abortable, sleep, underDeadline } from '../../base/context.js';
 import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
-import { effectiveUid, isAlive, listProcesses, readStat } from '../../base/processes.js';
+import { isAlive, listProcesses, readStat } from '../../base/processes.js';
 import type { HeldMemory, TemplateMemories, UnsealedMemory } from '../../vm/ports.js';
 
 export interface TemplateMemorySettings {
@@ -25,7 +25,6 @@ const idPattern = /^[0-9a-f]{16}$/;
 const answerTimeoutMs = 10_000;
 const killTimeoutMs = 10_000;
 const goneCheckMs = 5;
-const blockBytes = 512;
 const stderrShownBytesMax = 2048;
 
 export class SealedTemplateMemories implements TemplateMemories {
@@ -41,10 +40,10 @@ export class SealedTemplateMemories implements TemplateMemories {
     const holder = new Holder(this.#settings.hostHelper, ['memory', ...args]);
     try {
       return await underDeadline(ctx, answerTimeoutMs, 'making a template’s memory', async (step) => {
-        const [, descriptor] = /^memory (\d+)$/.exec(await holder.answer(step)) ?? [];
-        if (descriptor === undefined)
-          throw new HerkosError('Internal', `${this.#settings.hostHelper} gave no memory`);
-        const path = `/proc/${String(holder.pid)}/fd/${descriptor}`;
+        const said = await holder.answer(step);
+        if (said !== 'memory')
+          throw new HerkosError('Internal', `${this.#settings.hostHelper} gave no memory: '${said}'`);
+        const path = pathOf(holder.pid);
         const { ino } = await stat(path);
         const startTicks = (await readStat(holder.pid))?.startTicks ?? '';
         return {
@@ -68,14 +67,9 @@ export class SealedTemplateMemories implements TemplateMemories {
       throw changed(memory, `inode and size are ${String(now.ino)} and ${String(now.size)}`);
   }
 
-  async bytesUsed(): Promise<number> {
-    let bytes = 0;
-    for (const { pid } of await this.#holders()) {
-      // The first descriptor after the standard streams; one that is just being made has none yet.
-      const file = await stat(`/proc/${String(pid)}/fd/3`).catch(() => undefined);
-      bytes += (file?.blocks ?? 0) * blockBytes;
-    }
-    return bytes;
+  async bytesHeld(): Promise<number> {
+    const sizes = new Map((await this.#holders()).map(({ inode, bytes }) => [inode, bytes]));
+    return [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0);
   }
 
   async list(): Promise<string[]> {
@@ -84,7 +78,7 @@ export class SealedTemplateMemories implements TemplateMemories {
 
   async removeGone(ctx: Context, id: string): Promise<void> {
     for (const holder of await this.#holders()) {
-      if (holder.id !== id) continue;
+      if (holder.id !== id || !(await isAlive(holder.pid, holder.startTicks))) continue;
       kill(holder.pid);
       await underDeadline(ctx, killTimeoutMs, 'letting a template’s memory go', async (step) => {
         while (await isAlive(holder.pid, holder.startTicks)) await sleep(step, goneCheckMs);
@@ -96,23 +90,37 @@ export class SealedTemplateMemories implements TemplateMemories {
     return `herkos-memory-${this.#settings.instance}-${id}`;
   }
 
-  /** Anyone may give a process such a name; the daemon and those that it starts run as no person's user. */
-  async #holders(): Promise<{ id: string; pid: number; startTicks: string }[]> {
+  /** Anyone may give a process such a name, and nobody but root such a file. One that just begins has none yet. */
+  async #holders(): Promise<Holding[]> {
     const prefix = this.#nameOf('');
-    const found: { id: string; pid: number; startTicks: string }[] = [];
+    const found: Holding[] = [];
     for (const { pid, args } of await listProcesses()) {
       const name = args[1] === 'memory' ? (args[args.indexOf('--name') + 1] ?? '') : '';
       const id = name.startsWith(prefix) ? name.slice(prefix.length) : '';
       if (!idPattern.test(id)) continue;
-      const owner = Number(args[args.indexOf('--owner') + 1]);
-      const uid = await effectiveUid(pid);
+      const path = pathOf(pid);
+      const target = await readlink(path).catch(() => '');
+      const file = await stat(path).catch(() => undefined);
       const entry = await readStat(pid);
-      // Root's while it begins.
-      if (uid === undefined || entry === undefined || entry.ended || (uid !== 0 && uid !== owner)) continue;
-      found.push({ id, pid, startTicks: entry.startTicks });
+      if (target !== `/memfd:${name} (deleted)` || file?.uid !== 0 || entry === undefined || entry.ended)
+        continue;
+      found.push({ id, pid, startTicks: entry.startTicks, inode: file.ino, bytes: file.size });
     }
     return found;
   }
+}
+
+interface Holding {
+  readonly id: string;
+  readonly pid: number;
+  readonly startTicks: string;
+  readonly inode: number;
+  readonly bytes: number;
+}
+
+/** `herkos-host memory` has it as its first descriptor after the standard streams. */
+function pathOf(pid: number): string {
+  return `/proc/${String(pid)}/fd/3`;
 }
 
 /** The process that holds the memory, while it is being filled: it ends when the daemon does. */
@@ -122,6 +130,7 @@ class Holder {
   readonly #program: string;
   readonly #lines: AsyncIterator<string>;
   readonly #failed: Promise<never>;
+  readonly #closed: Promise<unknown>;
   #words = '';
 
   constructor(program: string, args: readonly string[]) {
@@ -137,17 +146,20 @@ class Holder {
       });
     });
     this.#failed.catch(() => undefined);
+    this.#closed = new Promise((resolve) => child.once('close', resolve));
+    this.#lines = createInterface(child.stdout)[Symbol.asyncIterator]();
     child.stdin.on('error', () => undefined);
     child.stderr.on('data', (part: Buffer) => {
       this.#words = (this.#words + part.toString('utf8')).slice(-stderrShownBytesMax);
     });
-    this.#lines = createInterface(child.stdout)[Symbol.asyncIterator]();
   }
 
   /** Its next line. @throws HerkosError with its own words when it ends instead */
   async answer(ctx: Context): Promise<string> {
     const next = await abortable(ctx, Promise.race([this.#lines.next(), this.#failed]));
     if (next.done !== true) return next.value;
+    // Its last words may come after the end of its answers.
+    await abortable(ctx, Promise.race([this.#closed, this.#failed]));
     throw new HerkosError('Internal', `${this.#program} ended: ${this.#words.trim()}`);
   }
 
@@ -163,8 +175,8 @@ class Holder {
 
   /** Of what is not sealed, the memory goes too. */
   end(): void {
+    this.#child.kill('SIGKILL');
     this.release();
-    if (this.pid !== 0) kill(this.pid);
   }
 }
 

@@ -218,22 +218,23 @@ export class QemuDriver implements VmDriver {
       return (await isAlive(record.pid, record.processStartTicks))
         ? { pid: record.pid, startTicks: record.processStartTicks }
         : undefined;
-    const named = (await this.#processes()).find(({ id }) => id === record.id);
+    const isIts = (uid: number): boolean => uid === 0 || record.uid < 0 || uid === record.uid;
+    const named = (await this.#processes()).find(({ id, uid }) => id === record.id && isIts(uid));
     const stat = named === undefined ? undefined : await readStat(named.pid);
     if (named === undefined || stat === undefined || stat.ended) return undefined;
     return { pid: named.pid, startTicks: stat.startTicks };
   }
 
   /** Processes that carry a name of ours. Any user can imitate a name, but not one of our uids or root. */
-  async #processes(): Promise<{ readonly id: string; readonly pid: number }[]> {
+  async #processes(): Promise<{ readonly id: string; readonly pid: number; readonly uid: number }[]> {
     const prefix = `guest=${processName(this.#settings.instance, '')}`;
-    const found: { readonly id: string; readonly pid: number }[] = [];
+    const found: { readonly id: string; readonly pid: number; readonly uid: number }[] = [];
     for (const { pid, args } of await listProcesses()) {
       const name = args.find((arg, at) => args[at - 1] === '-name' && arg.startsWith(prefix));
       const id = name?.slice(prefix.length).split(',')[0] ?? '';
       if (!isId(id)) continue;
       const uid = await effectiveUid(pid);
-      if (uid === 0 || (uid !== undefined && this.#isOurUid(uid))) found.push({ id, pid });
+      if (uid !== undefined && (uid === 0 || this.#isOurUid(uid))) found.push({ id, pid, uid });
     }
     return found;
   }

@@ -3,7 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { watch } from 'node:fs';
 
 import type { Context } from '../../base/context.js';
-import { abortable, sleep, underDeadline, withCancel } from '../../base/context.js';
+import { abortable, background, sleep, underDeadline, withCancel } from '../../base/context.js';
 import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import { jailCommand, jailEnvironment } from './jail.js';
 import type { JailSpec } from './jail.js';
@@ -40,6 +40,8 @@ export async function launch(ctx: Context, spec: LaunchSpec): Promise<Launched> 
   return underDeadline(ctx, launchTimeoutMs, 'starting QEMU', async (step) => {
     const process = await startProcess(spec);
     spec.onStarted(process);
+    // Whoever gave up meanwhile has undone what there was, and knew of no process.
+    if (step.signal.aborted) await process.kill(background());
     const waiting = withCancel(step);
     const died = process.exited.then(({ exitCode, signal, lastWords }) => {
       const how = signal ?? `exit code ${String(exitCode)}`;

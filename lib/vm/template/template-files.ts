@@ -16,6 +16,7 @@ import { writeFileAtomic } from '../../base/atomic-file.js';
 import type { Context } from '../../base/context.js';
 import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
+import { KeyedLock } from '../../base/keyed-lock.js';
 import { isMounted } from '../../base/mounts.js';
 import { MIB } from '../../base/units.js';
 import type { TemplateImage, TemplateMemories, UnsealedMemory } from '../ports.js';
@@ -76,6 +77,7 @@ export interface UnfinishedTemplate {
 
 export class TemplateFiles {
   readonly #options: TemplateFilesOptions;
+  readonly #lock = new KeyedLock();
 
   constructor(options: TemplateFilesOptions) {
     this.#options = options;
@@ -92,17 +94,15 @@ export class TemplateFiles {
 
   /** @throws ResourceExhausted when templates would use more memory than they may */
   async begin(ctx: Context, id: string, gid: number, memoryBytes: number): Promise<UnfinishedTemplate> {
-    const { memories, bytesMax } = this.#options;
-    if ((await memories.bytesUsed()) + memoryBytes > bytesMax)
-      throw new HerkosError(
-        'ResourceExhausted',
-        `another template of ${String(memoryBytes / MIB)} MiB does not fit in the ${String(bytesMax / MIB)} MiB that templates may have; raise template_memory, or remove templates (herkosctl template rm)`,
-      );
-    const directory = this.#directoryOf(id);
-    await mkdir(directory, { mode: 0o700 });
-    await chown(directory, 0, gid);
-    await chmod(directory, 0o710);
-    const unsealed = await memories.make(ctx, id, memoryBytes, gid);
+    const unsealed = await this.#lock.run(ctx, 'begin', async () => {
+      // Two at a time would each find the same room.
+      await this.#checkRoom(memoryBytes);
+      const directory = this.#directoryOf(id);
+      await mkdir(directory, { mode: 0o700 });
+      await chown(directory, 0, gid);
+      await chmod(directory, 0o710);
+      return this.#options.memories.make(ctx, id, memoryBytes, gid);
+    });
     return { unsealed, image: this.image({ id, gid, memory: unsealed.memory }) };
   }
 
@@ -175,6 +175,15 @@ export class TemplateFiles {
   async unmount(ctx: Context): Promise<void> {
     const { directory, exec } = this.#options;
     while (await isMounted(directory)) await exec.run(ctx, 'umount', ['--lazy', directory]);
+  }
+
+  async #checkRoom(memoryBytes: number): Promise<void> {
+    const { memories, bytesMax } = this.#options;
+    if ((await memories.bytesHeld()) + memoryBytes > bytesMax)
+      throw new HerkosError(
+        'ResourceExhausted',
+        `another template of ${String(memoryBytes / MIB)} MiB does not fit in the ${String(bytesMax / MIB)} MiB that templates may have; raise template_memory, or remove templates (herkosctl template rm)`,
+      );
   }
 
   #directoryOf(id: string): string {

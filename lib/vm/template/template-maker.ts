@@ -5,6 +5,7 @@ import { abortable, background, underDeadline } from '../../base/context.js';
 import { HerkosError } from '../../base/errors.js';
 import { newId } from '../../base/ids.js';
 import type { Logger } from '../../base/logger.js';
+import { Rollback } from '../../base/rollback.js';
 import { MIB } from '../../base/units.js';
 import type { Machines } from '../machines.js';
 import type { Rehearsal, TemplateImage } from '../ports.js';
@@ -38,6 +39,13 @@ export class TemplateMaker {
     await files.prepare(ctx);
     const id = randomBytes(8).toString('hex');
     const gid = machines.takeGid();
+    const undo = new Rollback();
+    undo.push('remove what there is of a template', async () => {
+      await underDeadline(background(), removeTimeoutMs, 'removing what there is of a template', (step) =>
+        files.removeGone(step, id),
+      );
+      machines.giveGid(gid);
+    });
     try {
       const unfinished = await files.begin(ctx, id, gid, want.shape.memoryMib * MIB);
       await this.#fill(ctx, want, id, unfinished.image, steps);
@@ -50,11 +58,7 @@ export class TemplateMaker {
       });
       return template;
     } catch (error) {
-      await underDeadline(background(), removeTimeoutMs, 'removing what there is of a template', (step) =>
-        files.removeGone(step, id),
-      );
-      machines.giveGid(gid);
-      throw error;
+      throw await undo.undo(error);
     }
   }
 

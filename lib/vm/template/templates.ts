@@ -93,14 +93,16 @@ export class Templates {
       const key = await this.#keyOf(ctx, want);
       const slot = this.#slotOf(key);
       await this.#retireOthers(key, want);
-      const template = slot.template ?? (await abortable(ctx, this.#build(key, slot, want)));
-      await this.#options.files.check(template);
+      const template = await this.#checked(ctx, key, slot, want);
       slot.uses += 1;
       this.#rotateIfDue(key, slot, want);
       return template;
     } catch (error) {
       throwIfDone(ctx);
-      await this.#afterFailure(ctx, want, error);
+      this.#options.logger.warn('there is no template; the pod boots cold', {
+        domain: want.domain,
+        why: messageOf(error),
+      });
       return undefined;
     }
   }
@@ -112,13 +114,15 @@ export class Templates {
   /** A clone of it did not come up, or its files are not what they were: nobody uses it again. */
   async refuse(template: Template, why: unknown): Promise<void> {
     const slot = this.#slots.get(template.key);
+    // Another has taken its place, and it went: nothing was wrong with it.
+    if (slot?.template?.id !== template.id) return;
     this.#options.logger.warn('a template is refused; the pod boots cold', {
       template: template.id,
       domain: template.domain,
       why: messageOf(why),
     });
     this.#options.observer?.templateRefused(template.domain);
-    if (slot?.template?.id === template.id) slot.template = undefined;
+    slot.template = undefined;
     await this.#remove(template);
   }
 
@@ -152,6 +156,20 @@ export class Templates {
       return true;
     }
     return false;
+  }
+
+  /**
+   * Templates are switched off: what an earlier daemon built would only take memory. Before any new VM, which
+   * could otherwise be given the number that a template's group still has.
+   */
+  async giveBack(): Promise<void> {
+    const { files, machines, logger } = this.#options;
+    const templates = await files.load(background());
+    for (const { gid } of templates) machines.reserveGid(gid);
+    for (const template of templates) {
+      await this.#remove(template);
+      logger.info('a template is removed, as templates are switched off', { template: template.id });
+    }
   }
 
   async list(): Promise<TemplateReport[]> {
@@ -293,17 +311,21 @@ export class Templates {
     this.#build(key, slot, want).catch(() => undefined);
   }
 
-  async #afterFailure(ctx: Context, want: TemplateWant, error: unknown): Promise<void> {
-    const isChanged = error instanceof HerkosError && error.reason === 'TEMPLATE_CHANGED';
-    if (!isChanged) {
-      this.#options.logger.warn('there is no template; the pod boots cold', {
-        domain: want.domain,
-        why: messageOf(error),
-      });
-      return;
+  /** One that is as it was built; what is found broken is refused. */
+  async #checked(ctx: Context, key: string, slot: Slot, want: TemplateWant): Promise<Template> {
+    for (;;) {
+      const template = slot.template ?? (await abortable(ctx, this.#build(key, slot, want)));
+      try {
+        await this.#options.files.check(template);
+        return template;
+      } catch (error) {
+        throwIfDone(ctx);
+        // It was replaced while it was looked at.
+        if (slot.template !== undefined && slot.template.id !== template.id) continue;
+        await this.refuse(template, error);
+        throw error;
+      }
     }
-    const slot = this.#slots.get(await this.#keyOf(ctx, want));
-    if (slot?.template !== undefined) await this.refuse(slot.template, error);
   }
 
   async #remove(template: Template): Promise<void> {

@@ -1,12 +1,16 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { open, readFile, truncate } from 'node:fs/promises';
+import { mkdtemp, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 
 import { expect } from 'chai';
 
 import { background } from '../../../lib/base/context.js';
+import { systemExec } from '../../../lib/base/exec.js';
 import { SealedTemplateMemories } from '../../../lib/drivers/memfd/template-memories.js';
+import { jailCommand, jailMemoryPath } from '../../../lib/drivers/qemu/jail.js';
 import { templateMemoriesSuite } from '../../suites/template-memories.js';
 import { eventually } from '../../tools/eventually.js';
 import { hostHelper } from '../../tools/host-helper.js';
@@ -65,6 +69,46 @@ describe('sealed memory of templates', () => {
     expect(code).not.to.equal(0);
   });
 
+  it('is handed to a jail only when it is what it was, and sealed', async () => {
+    const { memory, seal } = await memories.make(ctx, newId(), bytes, gid);
+    const jailed = async (inode: number, mustBeSealed: boolean): Promise<string> => {
+      const { program, args } = jailCommand(hostHelper, {
+        uid: gid + 1,
+        groups: [gid],
+        netnsPath: '/proc/self/ns/net',
+        procsFiles: [],
+        deviceDirectory: '/dev',
+        memory: { path: memory.path, inode, mustBeSealed },
+        hugePages: false,
+        program: '/bin/stat',
+        args: ['-L', '-c', '%i', jailMemoryPath],
+      });
+      const { stdout, stderr } = await systemExec.run(ctx, program, args, { okExitCodes: [0, 1] });
+      return stdout.toString('utf8') + stderr.toString('utf8');
+    };
+    const itself = `${String(memory.inode)}\n`;
+    expect(await jailed(memory.inode, true)).to.include('can still be written');
+    expect(await jailed(memory.inode, false)).to.equal(itself);
+    await seal(ctx);
+    expect(await jailed(memory.inode, true)).to.equal(itself);
+    expect(await jailed(memory.inode + 1, true)).to.include('is not the memory it was');
+  });
+
+  it('is not taken for one because a process says so', async () => {
+    const name = `herkos-memory-${settings.instance}-${newId()}`;
+    const directory = await mkdtemp(join(tmpdir(), 'hk-liar-'));
+    await writeFile(join(directory, 'memory'), 'exec 3<>/dev/zero; echo ready; read line');
+    const liar = spawn('sh', ['memory', '--name', name], { cwd: directory });
+    try {
+      await once(liar.stdout, 'data');
+      expect(await memories.list()).to.deep.equal([]);
+      expect(await memories.bytesHeld()).to.equal(0);
+    } finally {
+      liar.kill('SIGKILL');
+      await rm(directory, { recursive: true });
+    }
+  });
+
   it('that is not sealed yet ends with the daemon', async () => {
     const script = `
       import { background } from '${new URL('../../../lib/base/context.js', import.meta.url).href}';
@@ -88,6 +132,6 @@ describe('sealed memory of templates', () => {
 
   it('passes on why the program refuses', async () => {
     const error = await rejection(memories.make(ctx, newId(), bytes, 0));
-    expect(error).to.have.property('message').that.includes('not held by root');
+    expect(error).to.have.property('message').that.includes('as root');
   });
 });

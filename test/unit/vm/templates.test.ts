@@ -139,6 +139,15 @@ describe('templates', () => {
     expect(await templateNames()).to.have.length(1);
   });
 
+  it('of an earlier daemon are removed when they are switched off', async () => {
+    const { record } = await vms.acquire(ctx, request());
+    vms = node.manager({ ...node.settings, templates: { ...node.settings.templates, enabled: false } });
+    await vms.sweep(ctx, new Set([record.sandboxId]));
+    expect(await templateNames()).to.deep.equal([]);
+    expect(node.records.get(record.id)?.template?.gid).to.equal(record.template?.gid);
+    expect((await vms.acquire(ctx, request())).record.source).to.equal('cold');
+  });
+
   it('that are half made, or foreign, are removed at start', async () => {
     await vms.acquire(ctx, request());
     const { id } = await only();
@@ -167,6 +176,23 @@ describe('templates', () => {
     const third = await vms.acquire(ctx, request());
     expect(third.record.template?.id).not.to.equal(first.record.template?.id);
     await eventually(async () => (await templateNames()).length === 1);
+  });
+
+  it('that are replaced while they are looked at are not taken for broken ones', async () => {
+    const first = await vms.acquire(ctx, request());
+    const want = await vms.want(ctx, 'default');
+    // Its memory goes at the moment of the look, as it does when a rotation ends.
+    const files = node.files();
+    const check = files.check.bind(files);
+    let rotated: Promise<unknown> | undefined;
+    files.check = async (template) => {
+      if (template.id === first.record.template?.id) await (rotated ??= vms.templates.rotate(ctx, want));
+      await check(template);
+    };
+    const second = await vms.acquire(ctx, request());
+    expect(second.record.source).to.equal('clone');
+    expect(second.record.template?.id).not.to.equal(first.record.template?.id);
+    expect(await templateNames()).to.deep.equal([second.record.template?.id]);
   });
 
   it('keep their group from others while a clone of them lives', async () => {

@@ -152,6 +152,7 @@ describe('qemu command line', () => {
       args: ['-name', evil],
     });
     expect(program).to.equal('/helper');
+    expect(args.join(' ')).to.include('--huge-pages 0').and.not.to.include('--memory');
     expect(args.filter((arg) => arg === evil)).to.have.length(3);
     expect(args.slice(-4)).to.deep.equal(['--', 'qemu', '-name', evil]);
   });
