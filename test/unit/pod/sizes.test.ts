@@ -1,5 +1,6 @@
 /** The size of a pod's VM over its life, and limits that change. */
 import { expect } from 'chai';
+import { isDeepStrictEqual } from 'node:util';
 
 import { background } from '../../../lib/base/context.js';
 import { MIB } from '../../../lib/base/units.js';
@@ -180,7 +181,8 @@ describe('the size of a pod’s VM', () => {
     await eventually(() => count('guest.memory') > asked + 5);
     expect(vm.size.memoryMib).to.be.within(600 / 0.9, 600 / 0.9 + 4);
     expect(vm.size.vcpus).to.equal(1);
-    expect(await h.pods.describeSandbox(id)).to.deep.include({ size: vm.size });
+    // It is told a moment after the guest has it.
+    await eventually(async () => isDeepStrictEqual((await h.pods.describeSandbox(id))['size'], vm.size));
     vm.usesMib = 100;
     await becomes(vm, base);
     const last = count('size');
