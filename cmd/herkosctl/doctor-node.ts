@@ -1,5 +1,6 @@
 import { formatBytes, GIB, MIB } from '../../lib/base/units.js';
 import type { Config } from '../../lib/config/load.js';
+import { hostHelperOf } from '../../lib/config/node.js';
 import type { Finding } from './doctor-finding.js';
 import { fail, ok, warn } from './doctor-finding.js';
 import type { DoctorHost } from './doctor-host.js';
@@ -9,8 +10,6 @@ const programs: readonly (readonly [string, string])[] = [
   ['ip', 'iproute2'],
   ['tc', 'iproute2'],
   ['nsenter', 'util-linux'],
-  ['setpriv', 'util-linux'],
-  ['unshare', 'util-linux'],
   ['mkfs.ext4', 'e2fsprogs'],
 ];
 
@@ -82,7 +81,15 @@ export async function checkPrograms(host: DoctorHost, config: Config): Promise<F
     }),
   );
   const zstd = await host.which('zstd');
+  const hostHelper = hostHelperOf(config.node);
   return [
+    (await host.which(hostHelper)) === undefined
+      ? fail(
+          'herkos-host',
+          `no program ${hostHelper}`,
+          'build it with hack/quickstart, or set host_helper in [node]',
+        )
+      : ok('herkos-host', hostHelper),
     (await host.which(qemu)) === undefined
       ? fail('qemu', `${qemu} not found`, 'install it: apt-get install qemu-system-x86')
       : ok('qemu', await host.firstLine(qemu, ['--version'])),

@@ -1,11 +1,14 @@
 /** The one place where concrete drivers meet the rooms. */
-import { mkdir } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { background } from '../../lib/base/context.js';
+import { HerkosError } from '../../lib/base/errors.js';
 import { systemExec } from '../../lib/base/exec.js';
 import type { Logger } from '../../lib/base/logger.js';
 import type { Config } from '../../lib/config/load.js';
+import { hostHelperOf } from '../../lib/config/node.js';
 import { adminService } from '../../lib/cri/admin-service.js';
 import { criServices } from '../../lib/cri/cri-services.js';
 import { SocketServer } from '../../lib/cri/server.js';
@@ -43,7 +46,6 @@ import { nodeView } from './node-view.js';
 import {
   cniSettings,
   guestDirectory,
-  hostHelper,
   imageSettings,
   podSettings,
   qemuSettings,
@@ -150,6 +152,8 @@ function imageParts(config: Config, log: Logger, store: StoreFactory, metrics: N
 
 async function vmParts(config: Config, log: Logger, store: StoreFactory, { observer }: NodeMetrics) {
   const logger = log.with({ room: 'vm' });
+  const hostHelper = hostHelperOf(config.node);
+  await checkHostHelper(hostHelper);
   const guest = await loadGuestFiles(guestDirectory(config));
   const driver = new QemuDriver({ settings: qemuSettings(config, guest), exec: systemExec, logger });
   const { instance } = config.node;
@@ -163,13 +167,13 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory, { obser
   const vms: VmManager = new VmManager({
     settings,
     driver,
-    netns: new CniNetnsFactory(systemExec, instance, hostHelper(config)),
+    netns: new CniNetnsFactory(systemExec, instance, hostHelper),
     cgroups: new HostCgroups({ defaultParent: `/${instance}` }),
     store: store<VmRecord>('vms'),
     files: new TemplateFiles({
       ...settings.templates,
       exec: systemExec,
-      memories: new SealedTemplateMemories({ instance, hostHelper: hostHelper(config) }),
+      memories: new SealedTemplateMemories({ instance, hostHelper }),
     }),
     rehearsal: new AgentRehearsal(),
     availableBytes: availableMemoryBytes,
@@ -211,4 +215,12 @@ function podRoom(
 async function makeDirectories(config: Config): Promise<void> {
   for (const directory of [config.node.state_dir, config.node.run_dir])
     await mkdir(directory, { recursive: true, mode: directoryMode });
+}
+
+/** No pod can start without it. */
+async function checkHostHelper(path: string): Promise<void> {
+  await access(path, constants.X_OK).catch((error: unknown) => {
+    const what = `there is no program ${path}; build it with hack/quickstart, or set host_helper in [node]`;
+    throw new HerkosError('FailedPrecondition', what, { cause: error });
+  });
 }

@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 
 import { MIB } from '../../lib/base/units.js';
 import type { Config } from '../../lib/config/load.js';
+import { hostHelperOf } from '../../lib/config/node.js';
 import type { CniSettings } from '../../lib/drivers/cni/settings.js';
 import { cniDefaults } from '../../lib/drivers/cni/settings.js';
 import type { GuestFiles, QemuSettings } from '../../lib/drivers/qemu/settings.js';
@@ -19,11 +20,6 @@ import { version } from './version.js';
 
 /** Where guest/build puts its result, seen from the compiled program. */
 const guestBeside = resolve(import.meta.dirname, '../../../guest/out');
-/** Where cargo puts what cmd/herkos-host is. */
-const hostHelperBeside = resolve(
-  import.meta.dirname,
-  '../../../cmd/herkos-host/target/x86_64-unknown-linux-gnu/release/herkos-host',
-);
 const secondMs = 1_000;
 const connectTimeoutMs = 10_000;
 /** Left on the disk for everything else on the node. */
@@ -40,17 +36,13 @@ export function guestDirectory(config: Config): string {
   return config.vm.guest_dir === '' ? guestBeside : config.vm.guest_dir;
 }
 
-export function hostHelper({ node }: Config): string {
-  return node.host_helper === '' ? hostHelperBeside : node.host_helper;
-}
-
 export function qemuSettings(config: Config, guest: GuestFiles): QemuSettings {
   const { node, vm } = config;
   return {
     ...qemuDefaults,
     instance: node.instance,
     binary: vm.qemu,
-    hostHelper: hostHelper(config),
+    hostHelper: hostHelperOf(node),
     accel: vm.accel,
     runDir: node.run_dir,
     stateDir: node.state_dir,
@@ -109,7 +101,7 @@ export function cniSettings(config: Config): CniSettings {
   };
   return {
     instance: node.instance,
-    hostHelper: hostHelper(config),
+    hostHelper: hostHelperOf(node),
     confDir: network.conf_dir,
     binDirs: network.bin_dirs,
     stateDir: join(node.state_dir, 'cni'),

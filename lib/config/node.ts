@@ -1,3 +1,5 @@
+import { resolve } from 'node:path';
+
 import { z } from 'zod';
 
 import { logFormats, logLevels } from '../base/logger.js';
@@ -5,6 +7,17 @@ import { absolutePath } from './values.js';
 
 /** Short: it becomes part of names with narrow limits (interfaces, unix socket paths). */
 const instancePattern = /^[a-z][a-z0-9]{0,19}$/;
+
+/** Where set-up builds cmd/herkos-host, seen from this file when it is compiled. */
+const hostHelperBeside = resolve(
+  import.meta.dirname,
+  '../../../cmd/herkos-host/target/x86_64-unknown-linux-gnu/release/herkos-host',
+);
+
+/** The program `herkos-host`. */
+export function hostHelperOf(node: { readonly host_helper: string }): string {
+  return node.host_helper === '' ? hostHelperBeside : node.host_helper;
+}
 
 /** `[node]`: names and places of this daemon. */
 export const nodeSection = z.strictObject({

@@ -1,6 +1,4 @@
-import { fileURLToPath } from 'node:url';
+import { hostHelperOf } from '../../lib/config/node.js';
 
 /** The program `herkos-host`, as set-up builds it. */
-export const hostHelper = fileURLToPath(
-  new URL('../../../cmd/herkos-host/target/x86_64-unknown-linux-gnu/release/herkos-host', import.meta.url),
-);
+export const hostHelper = hostHelperOf({ host_helper: '' });

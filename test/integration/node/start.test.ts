@@ -36,6 +36,15 @@ describe('the start of a node', () => {
     }
   });
 
+  it('is refused without the program that jails VMs, and says where it should be', async () => {
+    daemon = await HerkosdProcess.prepare({ config: { node: 'host_helper = "/nowhere/herkos-host"' } });
+    daemon.spawn();
+    await daemon.ended();
+    expect(await daemon.log())
+      .to.include('there is no program /nowhere/herkos-host')
+      .and.to.include('hack/quickstart');
+  });
+
   it('refuses a second daemon on the same socket, and says what to do', async () => {
     daemon = await HerkosdProcess.start();
     const second = await HerkosdProcess.prepare({ socket: daemon.socketPath });

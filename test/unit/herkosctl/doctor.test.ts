@@ -9,6 +9,7 @@ import { GIB, MIB } from '../../../lib/base/units.js';
 import { parseConfig } from '../../../lib/config/load.js';
 import { Harness } from '../cri/harness.js';
 import { herkosctl } from './cli.js';
+import { hostHelper } from '../../tools/host-helper.js';
 
 const daemon: DaemonView = {
   version: '0.1.0',
@@ -74,6 +75,7 @@ describe('herkosctl doctor', () => {
   const cases: readonly (readonly [what: string, Sickness, level: string, check: string])[] = [
     ['a program that is missing', { missing: ['mkfs.ext4'] }, 'FAIL', 'program: mkfs.ext4'],
     ['no QEMU', { missing: ['qemu-system-x86_64'] }, 'FAIL', 'qemu'],
+    ['no host helper', { missing: [hostHelper] }, 'FAIL', 'herkos-host'],
     ['no zstd', { missing: ['zstd'] }, 'WARN', 'program: zstd'],
     ['no CNI plugins', { folders: { '/usr/lib/cni': ['bridge'] } }, 'FAIL', 'CNI plugins'],
     [
