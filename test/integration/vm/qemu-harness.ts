@@ -89,7 +89,11 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
     },
     guestUp: agentAnswers,
     cleanUp: async () => {
-      for (const id of await driver.list()) await driver.destroyGone(ctx, newRecord(settings.instance, id));
+      // Whose each was is not known any more.
+      for (const id of await driver.list())
+        await driver.destroyGone(ctx, { ...newRecord(settings.instance, id), uid: -1 });
+      const left = await driver.list();
+      if (left.length > 0) throw new Error(`virtual machines are left: ${left.join(' ')}`);
       for (const name of namespaces) await systemExec.run(ctx, 'ip', ['netns', 'delete', name]);
       await driver.removeShared(ctx);
       await rm(memoryIn(directory), { force: true });
