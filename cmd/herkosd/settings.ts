@@ -36,8 +36,7 @@ export function guestDirectory(config: Config): string {
   return config.vm.guest_dir === '' ? guestBeside : config.vm.guest_dir;
 }
 
-export function qemuSettings(config: Config, guest: GuestFiles): QemuSettings {
-  const { node, vm } = config;
+export function qemuSettings({ node, vm }: Config, guest: GuestFiles): QemuSettings {
   return {
     ...qemuDefaults,
     instance: node.instance,
@@ -92,8 +91,7 @@ export function vmSettings({ node, vm }: Config): VmSettings {
   };
 }
 
-export function cniSettings(config: Config): CniSettings {
-  const { node, network } = config;
+export function cniSettings({ node, network }: Config): CniSettings {
   const defaultNetwork = {
     name: `${node.instance}-default`,
     bridge: network.default_bridge,

@@ -1,6 +1,8 @@
 /** Processes as /proc shows them (proc(5)). */
 import { open, readFile, readdir } from 'node:fs/promises';
 
+import type { Context } from './context.js';
+import { sleep } from './context.js';
 import { isErrno } from './errors.js';
 import { KIB } from './units.js';
 
@@ -28,6 +30,21 @@ export async function isAlive(pid: number, startTicks: string): Promise<boolean>
   return stat !== undefined && !stat.ended && stat.startTicks === startTicks;
 }
 
+/** SIGKILL; a process that has ended by itself is no error. */
+export function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (!isErrno(error, 'ESRCH')) throw error;
+  }
+}
+
+/** Kills exactly this process, which is not our child and so gives no event of its end, and waits until it is gone. */
+export async function endProcess(ctx: Context, pid: number, startTicks: string): Promise<void> {
+  if (await isAlive(pid, startTicks)) killIfThere(pid);
+  while (await isAlive(pid, startTicks)) await sleep(ctx, goneCheckMs);
+}
+
 /** Effective user of a process; undefined when it is gone. */
 export async function effectiveUid(pid: number): Promise<number | undefined> {
   const text = await readGone(`/proc/${String(pid)}/status`);
@@ -40,6 +57,7 @@ export interface ProcessArgs {
   readonly args: readonly string[];
 }
 
+const goneCheckMs = 5;
 /** Long enough for QEMU's command line; the marker stands at its begin. */
 const commandLineBytesMax = 64 * KIB;
 

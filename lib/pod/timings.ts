@@ -11,12 +11,11 @@ export class Timings {
 
   async measure<T>(phase: string, body: () => Promise<T>): Promise<T> {
     const startMs = performance.now();
-    const before = this.#ms.get(phase) ?? 0;
-    this.#ms.set(phase, before);
+    this.add(phase, 0);
     try {
       return await body();
     } finally {
-      this.#ms.set(phase, before + performance.now() - startMs);
+      this.add(phase, performance.now() - startMs);
     }
   }
 

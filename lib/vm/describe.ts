@@ -43,7 +43,7 @@ export class VmInspector implements Machines {
     const builds = templates.builds();
     const there = reports.map(async ({ template, uses }) => {
       const { id, domain, shape, accelerator, builtAt: builtAtMs } = template;
-      const memoryBytesUsed = await bytesUsed(templates.image(template).memory.path);
+      const memoryBytesUsed = await bytesUsed(template.memory.path);
       const phase = builds.find(({ templateId }) => templateId === id)?.phase;
       const facts = { id, domain, shape, accelerator, builtAtMs, uses, memoryBytesUsed };
       return phase === undefined ? facts : { ...facts, buildPhase: phase };

@@ -1,6 +1,7 @@
 import { mkdir, open, readFile, rmdir } from 'node:fs/promises';
 
 import { isErrno } from '../../base/errors.js';
+import { killIfThere } from '../../base/processes.js';
 
 /** What is done with cgroups and the processes in them; the kernel makes and removes the files in them by itself. */
 export interface CgroupFs {
@@ -48,11 +49,5 @@ export const systemCgroupFs: CgroupFs = {
       await file.close();
     }
   },
-  kill(pid) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch (error) {
-      if (!isErrno(error, 'ESRCH')) throw error;
-    }
-  },
+  kill: killIfThere,
 };

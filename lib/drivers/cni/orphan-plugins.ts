@@ -6,6 +6,7 @@ import { readFile, readdir } from 'node:fs/promises';
 
 import type { Context } from '../../base/context.js';
 import { sleep } from '../../base/context.js';
+import { killIfThere } from '../../base/processes.js';
 
 const pollMs = 5;
 
@@ -45,13 +46,5 @@ async function readOrEmpty(path: string): Promise<Buffer> {
     return await readFile(path);
   } catch {
     return Buffer.alloc(0);
-  }
-}
-
-function killIfThere(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch {
-    // It ended by itself.
   }
 }

@@ -9,9 +9,9 @@ import { readlink, stat } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 
 import type { Context } from '../../base/context.js';
-import { abortable, sleep, underDeadline } from '../../base/context.js';
-import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
-import { isAlive, listProcesses, readStat } from '../../base/processes.js';
+import { abortable, underDeadline } from '../../base/context.js';
+import { HerkosError, messageOf } from '../../base/errors.js';
+import { endProcess, isAlive, listProcesses, readStat } from '../../base/processes.js';
 import type { HeldMemory, TemplateMemories, UnsealedMemory } from '../../vm/ports.js';
 
 export interface TemplateMemorySettings {
@@ -24,7 +24,6 @@ const idPattern = /^[0-9a-f]{16}$/;
 /** Programs that start and answer at once. */
 const answerTimeoutMs = 10_000;
 const killTimeoutMs = 10_000;
-const goneCheckMs = 5;
 const stderrShownBytesMax = 2048;
 
 export class SealedTemplateMemories implements TemplateMemories {
@@ -78,11 +77,10 @@ export class SealedTemplateMemories implements TemplateMemories {
 
   async removeGone(ctx: Context, id: string): Promise<void> {
     for (const holder of await this.#holders()) {
-      if (holder.id !== id || !(await isAlive(holder.pid, holder.startTicks))) continue;
-      kill(holder.pid);
-      await underDeadline(ctx, killTimeoutMs, 'letting a template’s memory go', async (step) => {
-        while (await isAlive(holder.pid, holder.startTicks)) await sleep(step, goneCheckMs);
-      });
+      if (holder.id !== id) continue;
+      await underDeadline(ctx, killTimeoutMs, 'letting a template’s memory go', (step) =>
+        endProcess(step, holder.pid, holder.startTicks),
+      );
     }
   }
 
@@ -194,12 +192,4 @@ function changed({ path }: HeldMemory, what: string): HerkosError {
   return new HerkosError('FailedPrecondition', `the memory ${path} is not what was built: ${what}`, {
     reason: 'TEMPLATE_CHANGED',
   });
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch (error) {
-    if (!isErrno(error, 'ESRCH')) throw error;
-  }
 }

@@ -8,7 +8,7 @@ import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import { isId, shortId } from '../../base/ids.js';
 import type { Logger } from '../../base/logger.js';
-import { effectiveUid, isAlive, listProcesses, readStat } from '../../base/processes.js';
+import { effectiveUid, endProcess, isAlive, listProcesses, readStat } from '../../base/processes.js';
 import { withRollback } from '../../base/rollback.js';
 import type { Accelerator, VmRecord, VmShape } from '../../model/vm.js';
 import type { AcceleratorVerdict, RunningVm, VmDriver, VmMemory, VmSpec } from '../../vm/ports.js';
@@ -26,7 +26,7 @@ import { launch } from './launch.js';
 import { loadState } from './migration.js';
 import { limitLog } from './log-file.js';
 import { AcceleratorProbe } from './probe.js';
-import { HypervisorProcess, killProcess } from './process.js';
+import { HypervisorProcess } from './process.js';
 import { QemuVm } from './qemu-vm.js';
 import { QmpSession } from './qmp-session.js';
 import { RunDirectory } from './run-dir.js';
@@ -168,7 +168,7 @@ export class QemuDriver implements VmDriver {
 
   async destroyGone(ctx: Context, record: VmRecord): Promise<void> {
     const found = await this.#find(record);
-    if (found !== undefined) await killProcess(ctx, found.pid, found.startTicks);
+    if (found !== undefined) await endProcess(ctx, found.pid, found.startTicks);
     await this.#runDir.removeGone(record.id);
   }
 

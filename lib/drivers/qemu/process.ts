@@ -3,10 +3,9 @@ import { open } from 'node:fs/promises';
 
 import type { Context } from '../../base/context.js';
 import { abortable, sleep } from '../../base/context.js';
-import { isErrno } from '../../base/errors.js';
+import { isAlive, killIfThere } from '../../base/processes.js';
 import { KIB } from '../../base/units.js';
 import type { VmExit } from '../../model/vm.js';
-import { isAlive } from '../../base/processes.js';
 
 /** Tail of the log that becomes the last words. */
 const lastWordsBytesMax = 4 * KIB;
@@ -67,13 +66,7 @@ export class HypervisorProcess {
 
   /** SIGKILL; resolves when the process is gone. */
   async kill(ctx: Context): Promise<void> {
-    if (await this.isAlive()) {
-      try {
-        process.kill(this.pid, 'SIGKILL');
-      } catch (error) {
-        if (!isErrno(error, 'ESRCH')) throw error;
-      }
-    }
+    if (await this.isAlive()) killIfThere(this.pid);
     await this.awaitGone(ctx);
   }
 
@@ -93,11 +86,6 @@ export class HypervisorProcess {
       });
     });
   };
-}
-
-/** Waits until a process that is not our child is gone, killing it first. */
-export async function killProcess(ctx: Context, pid: number, startTicks: string): Promise<void> {
-  await new HypervisorProcess(pid, startTicks, '').kill(ctx);
 }
 
 /** The end of a log file as printable text; empty when there is none. */

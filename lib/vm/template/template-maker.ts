@@ -40,12 +40,7 @@ export class TemplateMaker {
     const id = randomBytes(8).toString('hex');
     const gid = machines.takeGid();
     const undo = new Rollback();
-    undo.push('remove what there is of a template', async () => {
-      await underDeadline(background(), removeTimeoutMs, 'removing what there is of a template', (step) =>
-        files.removeGone(step, id),
-      );
-      machines.giveGid(gid);
-    });
+    undo.push('remove what there is of a template', () => this.unmake({ id, gid }));
     try {
       const unfinished = await files.begin(ctx, id, gid, want.shape.memoryMib * MIB);
       await this.#fill(ctx, want, id, unfinished.image, steps);
@@ -60,6 +55,15 @@ export class TemplateMaker {
     } catch (error) {
       throw await undo.undo(error);
     }
+  }
+
+  /** Of a template that nobody finds any more. */
+  async unmake({ id, gid }: Pick<Template, 'id' | 'gid'>): Promise<void> {
+    const { files, machines } = this.#parts;
+    await underDeadline(background(), removeTimeoutMs, 'removing a template', (step) =>
+      files.removeGone(step, id),
+    );
+    machines.giveGid(gid);
   }
 
   /** Boots a VM into the image's memory and takes it down again. */

@@ -51,7 +51,6 @@ export interface BuildReport {
 /** After a build that failed, pods boot cold for so long before another is tried. */
 const retryAfterMs = 30_000;
 const verifyTimeoutMs = 60_000;
-const removeTimeoutMs = 30_000;
 
 interface Slot {
   template: Template | undefined;
@@ -329,15 +328,14 @@ export class Templates {
   }
 
   async #remove(template: Template): Promise<void> {
-    const { files, machines, logger } = this.#options;
     try {
-      await underDeadline(background(), removeTimeoutMs, 'removing a template', (ctx) =>
-        files.removeGone(ctx, template.id),
-      );
-      machines.giveGid(template.gid);
+      await this.#maker.unmake(template);
     } catch (error) {
       // Its group stays taken: the files may still be there.
-      logger.error('a template cannot be removed', { template: template.id, error: messageOf(error) });
+      this.#options.logger.error('a template cannot be removed', {
+        template: template.id,
+        error: messageOf(error),
+      });
     }
   }
 
