@@ -1,7 +1,8 @@
 /** Memory and disk in step. Good news is told after it is durable; bad news at once, and written as soon as it can be. */
 import type { Context } from '../base/context.js';
-import { sleep } from '../base/context.js';
+import { background, sleep } from '../base/context.js';
 import { HerkosError, messageOf } from '../base/errors.js';
+import { KeyedLock } from '../base/keyed-lock.js';
 import type { Logger } from '../base/logger.js';
 import type { ContainerRecord } from '../model/container.js';
 import type { SandboxRecord } from '../model/sandbox.js';
@@ -25,6 +26,8 @@ export class Ledger {
   readonly #deadlines: PodDeadlines;
   readonly #deleted = new WeakSet();
   readonly #retrying = new WeakSet();
+  /** Of a record, one write at a time. */
+  readonly #order = new KeyedLock();
 
   constructor(stores: PodStores, log: Logger, deadlines: PodDeadlines, life: Context) {
     this.#life = life;
@@ -33,7 +36,7 @@ export class Ledger {
     this.#deadlines = deadlines;
   }
 
-  /** Durable first, then visible. @throws when it cannot be written; nothing has changed then */
+  /** Durable first, then visible. @throws when it cannot be written; what was is written again then, until it is there */
   async putSandbox(entry: SandboxEntry, next: SandboxRecord): Promise<void> {
     await this.#put(this.#stores.sandboxes, entry, next);
   }
@@ -63,26 +66,41 @@ export class Ledger {
 
   async #put<T extends Identified>(store: RecordStore<T>, entry: Entry<T>, next: T): Promise<void> {
     const before = entry.record;
-    await store.put(next);
-    if (entry.record !== before) {
-      // Bad news came while this was being written, and may not be overwritten by it.
-      await this.#note(store, entry, entry.record);
-      throw new HerkosError(
-        'FailedPrecondition',
-        `it is ${entry.record.phase} now and cannot be ${next.phase}`,
-      );
-    }
-    entry.record = next;
+    await this.#order.run(background(), next.id, async () => {
+      if (entry.record === before) {
+        try {
+          await store.put(next);
+        } catch (error) {
+          // It may be on the disk all the same, where a later daemon would take it for true.
+          void this.#retry(store, entry);
+          throw error;
+        }
+      }
+      if (entry.record !== before) {
+        // Bad news came meanwhile, and may not be overwritten by this.
+        await this.#write(store, entry);
+        throw new HerkosError(
+          'FailedPrecondition',
+          `it is ${entry.record.phase} now and cannot be ${next.phase}`,
+        );
+      }
+      entry.record = next;
+    });
   }
 
   async #note<T extends Identified>(store: RecordStore<T>, entry: Entry<T>, next: T): Promise<void> {
     entry.record = next;
+    await this.#order.run(background(), next.id, () => this.#write(store, entry));
+  }
+
+  async #write<T extends Identified>(store: RecordStore<T>, entry: Entry<T>): Promise<void> {
+    const { record } = entry;
     try {
-      await store.put(next);
+      await store.put(record);
     } catch (error) {
       this.#log.error('a record cannot be written; trying again', {
-        id: next.id,
-        phase: next.phase,
+        id: record.id,
+        phase: record.phase,
         error: messageOf(error),
       });
       void this.#retry(store, entry);
@@ -94,20 +112,24 @@ export class Ledger {
     if (this.#retrying.has(entry)) return;
     this.#retrying.add(entry);
     let delayMs = this.#deadlines.retryFirstMs;
-    for (;;) {
+    while (this.#retrying.has(entry)) {
       try {
         await sleep(this.#life, delayMs);
       } catch {
-        break;
+        return;
       }
-      if (this.#deleted.has(entry)) break;
-      try {
-        await store.put(entry.record);
-        break;
-      } catch {
-        delayMs = Math.min(delayMs * 2, this.#deadlines.retryMaxMs);
-      }
+      delayMs = Math.min(delayMs * 2, this.#deadlines.retryMaxMs);
+      // In its turn: what it writes may not be older than what a put writes beside it.
+      await this.#order.run(background(), entry.record.id, () => this.#tryAgain(store, entry));
     }
-    this.#retrying.delete(entry);
+  }
+
+  async #tryAgain<T extends Identified>(store: RecordStore<T>, entry: Entry<T>): Promise<void> {
+    try {
+      if (!this.#deleted.has(entry)) await store.put(entry.record);
+      this.#retrying.delete(entry);
+    } catch {
+      // The first failure was told.
+    }
   }
 }
