@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 
 import { HerkosError } from '../../../../lib/base/errors.js';
+import { TarParser } from '../../../../lib/wire/tar/parser.js';
 import { collect } from './collect.js';
 import { archive, entry, header, pax, padded, sealed } from './tar-builder.js';
 
@@ -172,9 +173,21 @@ describe('tar parser', () => {
   });
 
   it('survives any bytes and any change to a good archive', () => {
+    // Not collected: a sparse file of a few bytes may say that it is of terabytes.
     const run = (bytes: Buffer): void => {
+      let size = 0;
+      const parser = new TarParser({
+        entry: (next) => {
+          ({ size } = next);
+        },
+        data: (chunk, position) => {
+          expect(position + chunk.length).most(size);
+        },
+        entryEnd: () => undefined,
+      });
       try {
-        collect(bytes);
+        parser.push(bytes);
+        parser.finish();
       } catch (error) {
         expect(error).instanceOf(HerkosError);
       }
