@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { background } from '../../lib/base/context.js';
 import { HerkosError } from '../../lib/base/errors.js';
-import { systemExec } from '../../lib/base/exec.js';
+import type { Exec, Launcher } from '../../lib/base/exec.js';
 import type { Logger } from '../../lib/base/logger.js';
 import type { Config } from '../../lib/config/load.js';
 import { hostHelperOf } from '../../lib/config/node.js';
@@ -21,6 +21,7 @@ import { AgentRehearsal } from '../../lib/drivers/guest/rehearsal.js';
 import { QemuDriver } from '../../lib/drivers/qemu/driver.js';
 import { loadGuestFiles } from '../../lib/drivers/qemu/guest-files.js';
 import { HttpRegistryClient } from '../../lib/drivers/registry/registry-client.js';
+import { ProgramStarter } from '../../lib/drivers/starter/program-starter.js';
 import { FileRecordStore } from '../../lib/drivers/store/record-store.js';
 import { WorkerLayerConverter } from '../../lib/image/convert/converter.js';
 import { ImageService } from '../../lib/image/image-service.js';
@@ -78,10 +79,11 @@ export async function startNode(
   // First: an address that somebody else has is found out before anything is touched.
   const metrics = await openMetrics(config, log.with({ room: 'observe' }));
   await makeDirectories(config);
+  const { hostHelper, exec } = await hostParts(config);
   const store = storeFactory(config, log, decorate);
   const { images, converter, registry } = imageParts(config, log, store, metrics);
-  const { vms, driver, ksm } = await vmParts(config, log, store, metrics);
-  const pods = podRoom(config, log, store, images, vms, metrics);
+  const { vms, driver, ksm } = await vmParts(config, log, { store, exec, hostHelper }, metrics);
+  const pods = podRoom(config, log, { store, exec }, images, vms, metrics);
   const info = new HerkosNodeInfo(config);
 
   // Reading the system's certificates takes a while, better now than in somebody's pull.
@@ -118,6 +120,7 @@ export async function startNode(
       await converter.close();
       await registry.destroy();
       await metrics.close();
+      await exec.close();
     },
   };
 }
@@ -150,12 +153,21 @@ function imageParts(config: Config, log: Logger, store: StoreFactory, metrics: N
   return { images, converter, registry };
 }
 
-async function vmParts(config: Config, log: Logger, store: StoreFactory, { observer }: NodeMetrics) {
+interface HostParts {
+  readonly store: StoreFactory;
+  readonly exec: Exec & Launcher;
+  readonly hostHelper: string;
+}
+
+async function vmParts(
+  config: Config,
+  log: Logger,
+  { store, exec, hostHelper }: HostParts,
+  { observer }: NodeMetrics,
+) {
   const logger = log.with({ room: 'vm' });
-  const hostHelper = hostHelperOf(config.node);
-  await checkHostHelper(hostHelper);
   const guest = await loadGuestFiles(guestDirectory(config));
-  const driver = new QemuDriver({ settings: qemuSettings(config, guest), exec: systemExec, logger });
+  const driver = new QemuDriver({ settings: qemuSettings(config, guest), exec, logger });
   const { instance } = config.node;
   const settings = vmSettings(config);
   const ksm = new KsmScanner({
@@ -167,12 +179,12 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory, { obser
   const vms: VmManager = new VmManager({
     settings,
     driver,
-    netns: new CniNetnsFactory(systemExec, instance, hostHelper),
+    netns: new CniNetnsFactory(exec, instance, hostHelper),
     cgroups: new HostCgroups({ defaultParent: `/${instance}` }),
     store: store<VmRecord>('vms'),
     files: new TemplateFiles({
       ...settings.templates,
-      exec: systemExec,
+      exec,
       memories: new SealedTemplateMemories({ instance, hostHelper }),
     }),
     rehearsal: new AgentRehearsal(),
@@ -187,7 +199,7 @@ async function vmParts(config: Config, log: Logger, store: StoreFactory, { obser
 function podRoom(
   config: Config,
   log: Logger,
-  store: StoreFactory,
+  { store, exec }: Pick<HostParts, 'store' | 'exec'>,
   images: ImageService,
   vms: VmManager,
   { observer }: NodeMetrics,
@@ -199,10 +211,10 @@ function podRoom(
       containers: store<ContainerRecord>('containers'),
     },
     vms,
-    network: new CniNetwork(systemExec, cniSettings(config), log.with({ room: 'network' })),
+    network: new CniNetwork(exec, cniSettings(config), log.with({ room: 'network' })),
     images,
     guests: new AgentConnector(),
-    exec: systemExec,
+    exec,
     files: systemLogFiles,
     sizing: (demand) => sizeFor(sizing, demand),
     settings: podSettings(config),
@@ -217,10 +229,12 @@ async function makeDirectories(config: Config): Promise<void> {
     await mkdir(directory, { recursive: true, mode: directoryMode });
 }
 
-/** No pod can start without it. */
-async function checkHostHelper(path: string): Promise<void> {
-  await access(path, constants.X_OK).catch((error: unknown) => {
-    const what = `there is no program ${path}; build it with hack/quickstart, or set host_helper in [node]`;
+/** No pod can start without the helper. */
+async function hostParts({ node }: Config): Promise<{ hostHelper: string; exec: ProgramStarter }> {
+  const hostHelper = hostHelperOf(node);
+  await access(hostHelper, constants.X_OK).catch((error: unknown) => {
+    const what = `there is no program ${hostHelper}; build it with hack/quickstart, or set host_helper in [node]`;
     throw new HerkosError('FailedPrecondition', what, { cause: error });
   });
+  return { hostHelper, exec: new ProgramStarter(hostHelper) };
 }

@@ -19,6 +19,8 @@ export interface CancellableContext extends Context {
 }
 
 const never = new AbortController().signal;
+// All that runs without a caller listens to it for as long as it runs.
+setMaxListeners(0, never);
 /** What a timer can wait at most; a longer wait would end at once. */
 const timerMsMax = 2 ** 31 - 1;
 

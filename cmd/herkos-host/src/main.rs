@@ -1,12 +1,13 @@
 //! What the daemon asks the host's kernel for and Node cannot: a jail for a hypervisor, a network namespace
-//! with a tap, memory that nobody can write any more. Each call is one short process, or becomes the program
-//! that it starts. Only the daemon calls it; arguments are its own, yet checked.
+//! with a tap, memory that nobody can write any more, programs without a copy of its page tables. Only the daemon
+//! calls it; arguments are its own, yet checked.
 
 mod jail;
 mod memory;
 mod netns;
 mod options;
 mod rights;
+mod starter;
 mod trouble;
 
 use std::io::{self, Write};
@@ -31,5 +32,6 @@ fn run() -> Outcome<()> {
         Command::Jail(jail) => match jail.enter()? {},
         Command::Memory(memory) => memory.hold(),
         Command::Netns(netns) => netns.make(),
+        Command::Starter => starter::serve(),
     }
 }

@@ -15,7 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchown, pause};
 
-use crate::rights::become_user;
+use crate::rights::{become_user, close_inherited};
 use crate::trouble::{Outcome, Told, Trouble};
 
 /// All that can be sealed, sealing itself included.
@@ -86,13 +86,6 @@ impl Memory {
         // Only root follows /proc/PID/fd of a process that cannot be dumped.
         nix::sys::prctl::set_dumpable(false).told(|| "become undumpable".into())
     }
-}
-
-fn close_inherited() -> Outcome<()> {
-    // SAFETY: nothing of this process is open yet but its standard streams.
-    Errno::result(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) })
-        .told(|| "close descriptors".into())?;
-    Ok(())
 }
 
 /// Refused by the kernel as long as somebody has it mapped for writing.

@@ -11,12 +11,13 @@ use crate::memory::Memory;
 use crate::netns::Netns;
 use crate::trouble::{Outcome, Trouble};
 
-const USAGE: &str = "usage: herkos-host jail|memory|netns OPTION... (docs/decisions/0011)";
+const USAGE: &str = "usage: herkos-host jail|memory|netns|starter OPTION... (docs/decisions/0011)";
 
 pub enum Command {
     Jail(Jail),
     Memory(Memory),
     Netns(Netns),
+    Starter,
 }
 
 impl Command {
@@ -34,6 +35,7 @@ impl Command {
             Some("jail") => Self::Jail(jail(&mut options)?),
             Some("memory") => Self::Memory(memory(&mut options)?),
             Some("netns") => Self::Netns(netns(&mut options)?),
+            Some("starter") => Self::Starter,
             _ => return Err(Trouble::new(USAGE)),
         };
         options.end()?;
@@ -193,6 +195,7 @@ mod tests {
             "netns --directory /d --name n --tap t --uid 1 x",
             &format!("{JAIL} qemu"),
             "memory --name n --bytes 1 --owner 1 -x",
+            "starter --uid 1",
             &format!("{JAIL} --memory /proc/1/fd/3 -- qemu"),
             &format!("{JAIL} --memory /proc/1/fd/3 --memory-inode 1 --memory-sealed 2 -- qemu"),
         ] {

@@ -1,4 +1,4 @@
-//! Giving up what root can do.
+//! Giving up what root can do, and what a caller left open.
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -54,6 +54,14 @@ fn clear_capabilities() -> Outcome<()> {
     // SAFETY: the kernel reads a header and, for this version, two times three words.
     let cleared = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
     Errno::result(cleared).told(|| "clear capabilities".into())?;
+    Ok(())
+}
+
+/// What whoever called had open, and this process may live long.
+pub fn close_inherited() -> Outcome<()> {
+    // SAFETY: nothing of this process is open yet but its standard streams.
+    Errno::result(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) })
+        .told(|| "close descriptors".into())?;
     Ok(())
 }
 

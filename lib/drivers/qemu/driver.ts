@@ -5,7 +5,7 @@ import { writeFileAtomic } from '../../base/atomic-file.js';
 import type { Context } from '../../base/context.js';
 import { abortable, background, underDeadline } from '../../base/context.js';
 import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
-import type { Exec } from '../../base/exec.js';
+import type { Exec, Launcher } from '../../base/exec.js';
 import { isId, shortId } from '../../base/ids.js';
 import type { Logger } from '../../base/logger.js';
 import { effectiveUid, endProcess, isAlive, listProcesses, readStat } from '../../base/processes.js';
@@ -41,7 +41,7 @@ const prepareTimeoutMs = 10_000;
 
 export interface QemuDriverOptions {
   readonly settings: QemuSettings;
-  readonly exec: Exec;
+  readonly exec: Exec & Launcher;
   readonly logger: Logger;
 }
 
@@ -53,11 +53,13 @@ export class QemuDriver implements VmDriver {
   readonly #runDir: RunDirectory;
   readonly #devices: JailDevices;
   readonly #probe: AcceleratorProbe;
+  readonly #launcher: Launcher;
   readonly #jailReady: (ctx: Context) => Promise<unknown>;
 
   constructor({ settings, exec, logger }: QemuDriverOptions) {
     this.#settings = settings;
     this.#logger = logger;
+    this.#launcher = exec;
     this.#runDir = new RunDirectory(settings.runDir);
     this.#devices = new JailDevices(exec, settings.runDir, settings.sharedGid);
     this.#probe = new AcceleratorProbe(settings, exec, logger);
@@ -107,6 +109,7 @@ export class QemuDriver implements VmDriver {
         mergeable: record.mergeable === true,
       });
       const { process, session } = await launch(ctx, {
+        launcher: this.#launcher,
         hostHelper: this.#settings.hostHelper,
         paths,
         jail: {
@@ -141,7 +144,7 @@ export class QemuDriver implements VmDriver {
     const found = await this.#find(record);
     if (found === undefined) return undefined;
     const paths = this.#runDir.pathsOf(record.id);
-    const process = new HypervisorProcess(found.pid, found.startTicks, paths.log);
+    const process = new HypervisorProcess(found, paths.log);
     try {
       return await underDeadline(ctx, adoptTimeoutMs, 'taking a VM over', async (step) => {
         const session = await QmpSession.connect(step, paths.qmpSocket);

@@ -1,19 +1,18 @@
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
 import { watch } from 'node:fs';
 
 import type { Context } from '../../base/context.js';
 import { abortable, background, sleep, underDeadline, withCancel } from '../../base/context.js';
+import type { Launcher } from '../../base/exec.js';
 import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import { jailCommand, jailEnvironment } from './jail.js';
 import type { JailSpec } from './jail.js';
-import { openLog } from './log-file.js';
-import { readStat } from '../../base/processes.js';
+import { makeLog } from './log-file.js';
 import { HypervisorProcess } from './process.js';
 import { QmpSession } from './qmp-session.js';
 import type { VmPaths } from './run-dir.js';
 
 export interface LaunchSpec {
+  readonly launcher: Launcher;
   /** The program `herkos-host`. */
   readonly hostHelper: string;
   readonly jail: JailSpec;
@@ -58,32 +57,11 @@ export async function launch(ctx: Context, spec: LaunchSpec): Promise<Launched> 
   });
 }
 
-async function startProcess({ hostHelper, jail, paths }: LaunchSpec): Promise<HypervisorProcess> {
+async function startProcess({ launcher, hostHelper, jail, paths }: LaunchSpec): Promise<HypervisorProcess> {
   const { program, args } = jailCommand(hostHelper, jail);
-  const log = await openLog(paths.log, jail.uid);
-  try {
-    // A session of its own: a signal to the daemon's group must not reach VMs.
-    const child = spawn(program, args, {
-      detached: true,
-      cwd: '/',
-      env: jailEnvironment,
-      stdio: ['ignore', log.fd, log.fd],
-    });
-    const pid = await spawned(child, program);
-    const stat = await readStat(pid);
-    // The child is not reaped before its exit event, so its entry is there even if it has ended.
-    return new HypervisorProcess(pid, stat?.startTicks ?? '0', paths.log, child);
-  } finally {
-    await log.close();
-  }
-}
-
-async function spawned(child: ChildProcess, program: string): Promise<number> {
-  if (child.pid !== undefined) return child.pid;
-  const error = await new Promise<Error>((resolve) => {
-    child.once('error', resolve);
-  });
-  throw new HerkosError('FailedPrecondition', `cannot run ${program}: ${error.message}; is it installed?`);
+  await makeLog(paths.log, jail.uid);
+  const launched = await launcher.launch(program, args, { env: jailEnvironment, log: paths.log });
+  return new HypervisorProcess(launched, paths.log);
 }
 
 /** Connects as soon as the socket shows in the VM's directory. */

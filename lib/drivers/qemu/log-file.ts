@@ -1,17 +1,19 @@
 import { watch } from 'node:fs';
 import { open, stat, truncate } from 'node:fs/promises';
-import type { FileHandle } from 'node:fs/promises';
 
 import { MIB } from '../../base/units.js';
 
 /** A guest can make QEMU complain, or write to its console, without end. */
 const logBytesMax = MIB;
 
-/** Opens the log that QEMU inherits as its standard output and error. */
-export async function openLog(path: string, uid: number): Promise<FileHandle> {
+/** The log that QEMU inherits as its standard output and error. */
+export async function makeLog(path: string, uid: number): Promise<void> {
   const file = await open(path, 'a', 0o600);
-  await file.chown(uid, uid);
-  return file;
+  try {
+    await file.chown(uid, uid);
+  } finally {
+    await file.close();
+  }
 }
 
 /**

@@ -7,7 +7,7 @@ import { writeFileAtomic } from '../../base/atomic-file.js';
 import type { Context } from '../../base/context.js';
 import { abortable, background, throwIfDone, underDeadline } from '../../base/context.js';
 import { HerkosError, messageOf } from '../../base/errors.js';
-import type { Exec } from '../../base/exec.js';
+import type { Exec, Launcher } from '../../base/exec.js';
 import { newId } from '../../base/ids.js';
 import type { Logger } from '../../base/logger.js';
 import type { VmShape } from '../../model/vm.js';
@@ -45,12 +45,12 @@ type Remembered = z.infer<typeof rememberedSchema>;
  */
 export class AcceleratorProbe {
   readonly #settings: QemuSettings;
-  readonly #exec: Exec;
+  readonly #exec: Exec & Launcher;
   readonly #logger: Logger;
   #verdict: Promise<AcceleratorVerdict> | undefined;
   #provingId: string | undefined;
 
-  constructor(settings: QemuSettings, exec: Exec, logger: Logger) {
+  constructor(settings: QemuSettings, exec: Exec & Launcher, logger: Logger) {
     this.#settings = settings;
     this.#exec = exec;
     this.#logger = logger;
@@ -150,6 +150,7 @@ export class AcceleratorProbe {
     const uid = settings.uidFirst + settings.uidCount;
     const paths = await runDir.create(id, uid);
     const launched = await launch(ctx, {
+      launcher: this.#exec,
       hostHelper: settings.hostHelper,
       paths,
       onStarted,

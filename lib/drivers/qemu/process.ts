@@ -1,20 +1,20 @@
-import type { ChildProcess } from 'node:child_process';
 import { open } from 'node:fs/promises';
 
 import type { Context } from '../../base/context.js';
 import { abortable, sleep } from '../../base/context.js';
+import type { LaunchedProgram } from '../../base/exec.js';
 import { isAlive, killIfThere } from '../../base/processes.js';
 import { KIB } from '../../base/units.js';
 import type { VmExit } from '../../model/vm.js';
 
 /** Tail of the log that becomes the last words. */
 const lastWordsBytesMax = 4 * KIB;
-/** An adopted process gives no event of its own; after the connection's end it is watched this closely. */
+/** A process that nobody watches gives no event; after the connection's end it is looked at this often. */
 const goneCheckMs = 10;
 
 /**
- * A hypervisor process of ours, started by this daemon or by the one before it. A child's end is an
- * event; an adopted process's end shows as the end of its monitor connection.
+ * A hypervisor process of ours, started by this daemon or by the one before it. The end of one that we have launched
+ * is an event; that of an adopted one shows as the end of its monitor connection.
  */
 export class HypervisorProcess {
   /** Never rejects. */
@@ -22,25 +22,27 @@ export class HypervisorProcess {
   readonly pid: number;
   readonly startTicks: string;
   readonly #logPath: string;
-  readonly #child: ChildProcess | undefined;
+  /** Settles when there will be no event of its end, or has been one. */
+  readonly #unwatched: Promise<void>;
   /** What the monitor said about the end; better than nothing in the log. */
   #hint = '';
   #settle: (exit: VmExit) => void = () => undefined;
   #ended = false;
+  #released = false;
 
-  constructor(pid: number, startTicks: string, logPath: string, child?: ChildProcess) {
+  constructor(
+    { pid, startTicks, ended }: Omit<LaunchedProgram, 'ended'> & Partial<LaunchedProgram>,
+    logPath: string,
+  ) {
     this.pid = pid;
     this.startTicks = startTicks;
     this.#logPath = logPath;
-    this.#child = child;
     this.exited = new Promise((resolve) => {
       this.#settle = resolve;
     });
-    if (child === undefined) return;
-    if (child.exitCode !== null || child.signalCode !== null) this.#onExit(child.exitCode, child.signalCode);
-    else child.once('exit', this.#onExit);
-    // The daemon may end before the VM does.
-    child.unref();
+    this.#unwatched = (ended ?? Promise.resolve(undefined)).then((end) => {
+      if (end !== undefined && !this.#released) this.#onEnd(end);
+    });
   }
 
   /** Remembers why the end may come, such as "the guest shut down". */
@@ -53,14 +55,11 @@ export class HypervisorProcess {
     return !this.#ended && (await isAlive(this.pid, this.startTicks));
   }
 
-  /** Watches an adopted process whose connection ended until it is gone, and settles `exited` then. */
+  /** Waits for the end of a process whose connection ended, and settles `exited` then. */
   async awaitGone(ctx: Context): Promise<void> {
-    if (this.#child !== undefined) {
-      await abortable(ctx, this.exited);
-      return;
-    }
+    await abortable(ctx, this.#unwatched);
     while (await this.isAlive()) await sleep(ctx, goneCheckMs);
-    this.#onExit(null, null);
+    this.#onEnd({});
     await this.exited;
   }
 
@@ -72,20 +71,16 @@ export class HypervisorProcess {
 
   /** Lets go: no event of this process is seen any more. */
   release(): void {
-    this.#child?.removeListener('exit', this.#onExit);
+    this.#released = true;
   }
 
-  readonly #onExit = (exitCode: number | null, signal: string | null): void => {
+  #onEnd(end: Omit<VmExit, 'lastWords'>): void {
     if (this.#ended) return;
     this.#ended = true;
     void lastWords(this.#logPath).then((words) => {
-      this.#settle({
-        ...(exitCode === null ? {} : { exitCode }),
-        ...(signal === null ? {} : { signal }),
-        lastWords: [words, this.#hint].filter((text) => text !== '').join('\n'),
-      });
+      this.#settle({ ...end, lastWords: [words, this.#hint].filter((text) => text !== '').join('\n') });
     });
-  };
+  }
 }
 
 /** The end of a log file as printable text; empty when there is none. */

@@ -5,8 +5,6 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 
 import { writeFileAtomic } from '../../../lib/base/atomic-file.js';
-import { background, withTimeout } from '../../../lib/base/context.js';
-import { systemExec } from '../../../lib/base/exec.js';
 import { formatBytes, parseBytes, roundUp } from '../../../lib/base/units.js';
 import { rejection } from '../../tools/rejection.js';
 
@@ -32,43 +30,6 @@ describe('base/atomic-file', () => {
     await mkdir(join(path, 'child'), { recursive: true });
     await rejection(writeFileAtomic(path, 'x'));
     expect(await readdir(directory)).to.deep.equal(['taken']);
-  });
-});
-
-describe('base/exec', () => {
-  it('passes input and keeps both outputs and the exit code', async () => {
-    const script = 'cat; echo problem >&2; exit 3';
-    const result = await systemExec.run(background(), 'sh', ['-c', script], {
-      input: 'words',
-      okExitCodes: [3],
-    });
-    expect(result.exitCode).to.equal(3);
-    expect(result.stdout.toString()).to.equal('words');
-    expect(result.stderr.toString()).to.equal('problem\n');
-  });
-
-  it('puts what the program said into the error', async () => {
-    const error = await rejection(
-      systemExec.run(background(), 'sh', ['-c', 'echo no such bridge >&2; exit 1']),
-    );
-    expect(String(error)).to.include('exit code 1').and.to.include('no such bridge');
-  });
-
-  it('says which program is not installed', async () => {
-    const error = await rejection(systemExec.run(background(), 'herkos-no-such-program', []));
-    expect(error).to.have.property('class', 'FailedPrecondition');
-    expect(String(error)).to.include('herkos-no-such-program');
-  });
-
-  it('kills the program when the deadline passes', async () => {
-    const ctx = withTimeout(background(), 50, 'sleeping');
-    const error = await rejection(systemExec.run(ctx, 'sleep', ['600']));
-    expect(error).to.have.property('class', 'DeadlineExceeded');
-  });
-
-  it('stops a program that prints without end', async () => {
-    const error = await rejection(systemExec.run(background(), 'yes', [], { outputBytesMax: 4096 }));
-    expect(error).to.have.property('class', 'ResourceExhausted');
   });
 });
 

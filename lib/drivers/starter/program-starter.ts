@@ -1,0 +1,223 @@
+/**
+ * Starts the daemon's programs by a small process beside it. fork(2) copies the page tables of whoever calls it: some
+ * milliseconds of the daemon's only thread for each of the programs that a pod needs, and next to nothing there.
+ */
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { constants } from 'node:os';
+import { getSystemErrorName } from 'node:util';
+
+import type { Context } from '../../base/context.js';
+import { throwIfDone } from '../../base/context.js';
+import { HerkosError, messageOf } from '../../base/errors.js';
+import { cannotRun, outputBytesDefaultMax, resultOf } from '../../base/exec.js';
+import type {
+  Exec,
+  ExecOptions,
+  ExecResult,
+  LaunchOptions,
+  LaunchedProgram,
+  Launcher,
+} from '../../base/exec.js';
+import { MIB } from '../../base/units.js';
+import { ReportParser, encodeKill, encodeLaunch, encodeOrder } from '../../wire/starter/messages.js';
+import type { ProgramReport } from '../../wire/starter/messages.js';
+
+/** Of one program's outputs together; the callers' own limits are below. */
+const reportBytesMax = 256 * MIB;
+const stderrShownBytesMax = 2048;
+
+/**
+ * What is run ends with the daemon, however that ends; so do its children, in a process group with it. What is
+ * launched goes on.
+ */
+export class ProgramStarter implements Exec, Launcher {
+  readonly #hostHelper: string;
+  #starter: Starter | undefined;
+
+  /** @param hostHelper - the program `herkos-host` */
+  constructor(hostHelper: string) {
+    this.#hostHelper = hostHelper;
+  }
+
+  /** Of the starter, for tests and for people; undefined before the first program. */
+  get pid(): number | undefined {
+    return this.#starter?.pid;
+  }
+
+  async run(
+    ctx: Context,
+    program: string,
+    args: readonly string[],
+    options: ExecOptions = {},
+  ): Promise<ExecResult> {
+    throwIfDone(ctx);
+    const report = await this.#running().run(ctx, program, args, options);
+    throwIfDone(ctx);
+    if (report.kind === 'not-started') throw cannotRun(program, errorOf(report.errno));
+    return resultOf([program, ...args], options, { ...report, signal: signalName(report.signal) });
+  }
+
+  async launch(program: string, args: readonly string[], options: LaunchOptions): Promise<LaunchedProgram> {
+    return this.#running().launch(program, args, options);
+  }
+
+  /** Ends what still runs. */
+  async close(): Promise<void> {
+    await this.#starter?.end();
+  }
+
+  /** One that has ended, whoever ended it, has a successor: the next program does not pay for it. */
+  #running(): Starter {
+    if (this.#starter?.hasEnded !== false) this.#starter = new Starter(this.#hostHelper);
+    return this.#starter;
+  }
+}
+
+type Ending = Exclude<ProgramReport, { readonly kind: 'started' }>;
+
+/** Somebody who waits for reports. */
+interface Waiting {
+  readonly onStarted?: (report: Extract<ProgramReport, { readonly kind: 'started' }>) => void;
+  /** The last report. */
+  readonly onEnding: (report: Ending) => void;
+  /** There will be none. */
+  readonly onLost: (error: HerkosError) => void;
+}
+
+/** One process, until its end. */
+class Starter {
+  /** Its streams are missing when it could not be started. */
+  readonly #child: ChildProcess;
+  readonly #parser = new ReportParser(reportBytesMax);
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #closed: Promise<void>;
+  #nextId = 1;
+  #words = '';
+  hasEnded = false;
+
+  constructor(hostHelper: string) {
+    // A session of its own: what ends the daemon from a terminal leaves it the time to end in order.
+    const child: ChildProcess = spawn(hostHelper, ['starter'], { detached: true, cwd: '/', stdio: 'pipe' });
+    this.#child = child;
+    child.unref();
+    this.#closed = new Promise((resolve) => {
+      child.once('error', (error) => {
+        this.#end(`cannot run ${hostHelper}: ${messageOf(error)}`);
+        resolve();
+      });
+      child.once('close', () => {
+        this.#end(`the starter of programs ended: ${this.#words.trim()}`);
+        resolve();
+      });
+    });
+    child.stdin?.on('error', () => undefined);
+    child.stdout?.on('data', (chunk: Buffer) => {
+      this.#onData(chunk);
+    });
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.#words = (this.#words + chunk.toString('utf8')).slice(-stderrShownBytesMax);
+    });
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  async run(
+    ctx: Context,
+    program: string,
+    args: readonly string[],
+    { input = '', env, cwd, outputBytesMax = outputBytesDefaultMax }: ExecOptions,
+  ): Promise<Ending> {
+    const id = this.#nextId++;
+    const kill = (): void => {
+      this.#child.stdin?.write(encodeKill(id));
+    };
+    const report = new Promise<Ending>((resolve, reject) => {
+      this.#waiting.set(id, { onEnding: resolve, onLost: reject });
+    });
+    const order = { id, program, args, env, cwd, outputMax: outputBytesMax, input: Buffer.from(input) };
+    this.#child.stdin?.write(encodeOrder(order));
+    ctx.signal.addEventListener('abort', kill, { once: true });
+    try {
+      return await report;
+    } finally {
+      ctx.signal.removeEventListener('abort', kill);
+    }
+  }
+
+  async launch(
+    program: string,
+    args: readonly string[],
+    { env, log }: LaunchOptions,
+  ): Promise<LaunchedProgram> {
+    const id = this.#nextId++;
+    this.#child.stdin?.write(encodeLaunch({ id, program, args, env, log }));
+    return new Promise((resolve, reject) => {
+      let onEnded: (end: Awaited<LaunchedProgram['ended']>) => void = () => undefined;
+      const ended = new Promise<Awaited<LaunchedProgram['ended']>>((settle) => {
+        onEnded = settle;
+      });
+      this.#waiting.set(id, {
+        onStarted: ({ pid, startTicks }) => {
+          resolve({ pid, startTicks, ended });
+        },
+        onEnding: (report) => {
+          if (report.kind === 'not-started') reject(cannotRun(program, errorOf(report.errno)));
+          else onEnded(endOf(report));
+        },
+        onLost: (error) => {
+          reject(error);
+          onEnded(undefined);
+        },
+      });
+    });
+  }
+
+  async end(): Promise<void> {
+    this.#child.stdin?.end();
+    await this.#closed;
+  }
+
+  #onData(chunk: Buffer): void {
+    try {
+      for (const report of this.#parser.push(chunk)) {
+        const waiting = this.#waiting.get(report.id);
+        if (report.kind === 'started') waiting?.onStarted?.(report);
+        else {
+          this.#waiting.delete(report.id);
+          waiting?.onEnding(report);
+        }
+      }
+    } catch (error) {
+      this.#end(messageOf(error));
+      this.#child.kill('SIGKILL');
+    }
+  }
+
+  #end(why: string): void {
+    this.hasEnded = true;
+    for (const { onLost } of this.#waiting.values()) onLost(new HerkosError('Internal', why));
+    this.#waiting.clear();
+  }
+}
+
+function endOf({ exitCode, signal }: Extract<Ending, { readonly kind: 'ended' }>): {
+  exitCode?: number;
+  signal?: string;
+} {
+  const name = signalName(signal);
+  return { ...(exitCode === undefined ? {} : { exitCode }), ...(name === undefined ? {} : { signal: name }) };
+}
+
+function errorOf(errno: number): Error {
+  const code = getSystemErrorName(-errno);
+  return Object.assign(new Error(code), { code });
+}
+
+const signalNames = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
+
+function signalName(signal: number | undefined): string | undefined {
+  return signal === undefined ? undefined : (signalNames.get(signal) ?? String(signal));
+}

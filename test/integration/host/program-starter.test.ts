@@ -1,0 +1,180 @@
+/** The small process that starts the daemon's programs, as set-up builds it. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, readdir, readlink, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { expect } from 'chai';
+
+import { background } from '../../../lib/base/context.js';
+import { systemExec } from '../../../lib/base/exec.js';
+import { endProcess, isAlive, readStat } from '../../../lib/base/processes.js';
+import { ProgramStarter } from '../../../lib/drivers/starter/program-starter.js';
+import { execSuite } from '../../suites/exec.js';
+import { launcherSuite } from '../../suites/launcher.js';
+import { eventually } from '../../tools/eventually.js';
+import { hostHelper } from '../../tools/host-helper.js';
+import { rejection } from '../../tools/rejection.js';
+
+const ctx = background();
+const env = { PATH: '/usr/bin:/bin' };
+const starters: ProgramStarter[] = [];
+
+function newStarter(program = hostHelper): ProgramStarter {
+  const starter = new ProgramStarter(program);
+  starters.push(starter);
+  return starter;
+}
+
+execSuite('herkos-host', newStarter);
+launcherSuite('herkos-host', newStarter);
+
+describe('the starter of programs', () => {
+  after(async () => {
+    for (const starter of starters) await starter.close();
+  });
+
+  async function childOf(starter: ProgramStarter): Promise<number> {
+    await eventually(async () => (await childrenOf(starter.pid ?? 0)).length > 0);
+    return (await childrenOf(starter.pid ?? 0))[0] ?? 0;
+  }
+
+  it('is another process’s child, and leaves nothing of its own open in what it starts', async () => {
+    const starter = newStarter();
+    const { stdout } = await starter.run(ctx, 'sh', ['-c', 'echo $PPID; ls /proc/self/fd']);
+    expect(stdout.toString().trim().split('\n')).to.deep.equal([String(starter.pid), '0', '1', '2', '3']);
+    expect(starter.pid).not.to.equal(process.pid);
+  });
+
+  it('is replaced when somebody kills it, and says so to those that wait', async () => {
+    const starter = newStarter();
+    const waiting = rejection(starter.run(ctx, 'sleep', ['1000']));
+    const child = await childOf(starter);
+    process.kill(starter.pid ?? 0, 'SIGKILL');
+    expect(String(await waiting)).to.include('the starter of programs ended');
+    expect((await starter.run(ctx, 'echo', ['again'])).stdout.toString()).to.equal('again\n');
+    // Nobody was left to end it, as when a daemon without a starter is killed.
+    process.kill(child, 'SIGKILL');
+  });
+
+  it('ends what it started, with its children, when it is closed', async () => {
+    const starter = newStarter();
+    const waiting = rejection(starter.run(ctx, 'sh', ['-c', 'sleep 1000 & wait']));
+    const shell = await childOf(starter);
+    await starter.close();
+    expect(String(await waiting)).to.include('the starter of programs ended');
+    await eventually(async () => (await groupOf(shell)).length === 0);
+  });
+
+  it('ends with the daemon, however that ends, and so does what it started', async () => {
+    const module = new URL('../../../lib/drivers/starter/program-starter.js', import.meta.url).href;
+    const script = `
+      const { ProgramStarter } = await import(${JSON.stringify(module)});
+      const { background } = await import(${JSON.stringify(new URL('../../../lib/base/context.js', import.meta.url).href)});
+      const starter = new ProgramStarter(${JSON.stringify(hostHelper)});
+      const running = starter.run(background(), 'sh', ['-c', 'echo $$ > /dev/stderr; sleep 1000 & wait']);
+      console.log(starter.pid);
+      await running;`;
+    const daemon = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [line] = (await once(daemon.stdout, 'data')) as [Buffer];
+    const pid = Number(line.toString());
+    const { startTicks } = (await readStat(pid)) ?? { startTicks: '' };
+    await eventually(async () => (await childrenOf(pid)).length > 0);
+    const [shell = 0] = await childrenOf(pid);
+    daemon.kill('SIGKILL');
+    await eventually(async () => !(await isAlive(pid, startTicks)));
+    await eventually(async () => (await groupOf(shell)).length === 0);
+  });
+
+  it('leaves nothing open in what outlives the daemon but its three', async () => {
+    await withLog(async (log) => {
+      const { ended } = await newStarter().launch('ls', ['/proc/self/fd'], { env, log });
+      await ended;
+      // The last is the directory that is being listed.
+      expect(await readFile(log, 'utf8')).to.equal('0\n1\n2\n3\n');
+    });
+  });
+
+  it('leaves what outlives the daemon alone, and nobody knows of its end then', async () => {
+    const starter = newStarter();
+    await withLog(async (log) => {
+      const closed = await starter.launch('sleep', ['1000'], { env, log });
+      await starter.close();
+      const killed = await starter.launch('sleep', ['1000'], { env, log });
+      process.kill(starter.pid ?? 0, 'SIGKILL');
+      for (const { pid, startTicks, ended } of [closed, killed]) {
+        expect(await ended).to.equal(undefined);
+        expect(await isAlive(pid, startTicks)).to.equal(true);
+        await endProcess(ctx, pid, startTicks);
+      }
+    });
+  });
+
+  it('leaves neither process, zombie nor descriptor behind', async () => {
+    const starter = newStarter();
+    await starter.run(ctx, 'true', []);
+    const files = `/proc/${String(starter.pid)}/fd`;
+    const before = (await readdir(files)).length;
+    await Promise.allSettled(
+      Array.from({ length: 100 }, async (_, index) =>
+        starter.run(ctx, ['true', 'false', '/no/such', 'yes'][index % 4] ?? '', [], { outputBytesMax: 10 }),
+      ),
+    );
+    await eventually(async () => (await readdir(files)).length === before);
+    expect(await childrenOf(starter.pid ?? 0)).to.deep.equal([]);
+  });
+
+  it('says what is wrong when it is not there, or is something else', async () => {
+    expect(String(await rejection(newStarter('/no/such').run(ctx, 'true', [])))).to.include('/no/such');
+    expect(String(await rejection(newStarter('/bin/echo').run(ctx, 'true', [])))).to.match(
+      /the starter (sent|of programs ended)/,
+    );
+  });
+
+  it('is told from a program by its errors when the node has no descriptor left', async () => {
+    const limited = newStarter();
+    await limited.run(ctx, 'true', []);
+    await systemExec.run(ctx, 'prlimit', [`--pid=${String(limited.pid)}`, '--nofile=4:']);
+    expect(await rejection(limited.run(ctx, 'true', []))).to.have.property('class', 'ResourceExhausted');
+    await systemExec.run(ctx, 'prlimit', [`--pid=${String(limited.pid)}`, '--nofile=64:']);
+    expect((await limited.run(ctx, 'true', [])).exitCode).to.equal(0);
+    expect(await readlink(`/proc/${String(limited.pid)}/cwd`)).to.equal('/');
+  });
+});
+
+async function withLog(body: (log: string) => Promise<void>): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), 'herkos-starter-'));
+  try {
+    await writeFile(join(directory, 'log'), '');
+    await body(join(directory, 'log'));
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+async function childrenOf(parent: number): Promise<number[]> {
+  const found: number[] = [];
+  for (const thread of await readdir(`/proc/${String(parent)}/task`)) {
+    const text = await readFile(`/proc/${String(parent)}/task/${thread}/children`, 'utf8').catch(() => '');
+    found.push(
+      ...text
+        .split(' ')
+        .filter((word) => word !== '')
+        .map(Number),
+    );
+  }
+  return found;
+}
+
+/** Of a process group, those that run. */
+async function groupOf(group: number): Promise<number[]> {
+  const { stdout } = await systemExec.run(ctx, 'pgrep', ['-g', String(group)], { okExitCodes: [0, 1] });
+  return stdout
+    .toString()
+    .split('\n')
+    .filter((line) => line !== '')
+    .map(Number);
+}
