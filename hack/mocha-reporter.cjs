@@ -18,7 +18,8 @@ module.exports = class CountingReporter extends reporters.Spec {
     runner.once('end', () => {
       const { passes, failures, pending } = this.stats;
       const file = process.env.HERKOS_TEST_COUNTS;
-      if (file !== undefined) appendFileSync(file, `${JSON.stringify({ passes, failures, pending, failed })}\n`);
+      if (file !== undefined)
+        appendFileSync(file, `${JSON.stringify({ passes, failures, pending, failed })}\n`);
     });
   }
 };

@@ -10,12 +10,18 @@ export class Semaphore {
     this.#free = limit;
   }
 
-  async run<T>(ctx: Context, body: () => Promise<T>): Promise<T> {
+  /** @param body - may `leave` before its end, as often as it likes: from then on it does not count */
+  async run<T>(ctx: Context, body: (leave: () => void) => Promise<T>): Promise<T> {
     await this.#acquire(ctx);
+    let isIn = true;
+    const leave = (): void => {
+      if (isIn) this.#release();
+      isIn = false;
+    };
     try {
-      return await body();
+      return await body(leave);
     } finally {
-      this.#release();
+      leave();
     }
   }
 

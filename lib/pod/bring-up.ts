@@ -31,6 +31,8 @@ export interface BringUpParts {
   readonly acquire: (onPlace: (place: VmPlace) => void) => Promise<PodVm>;
   /** Notes durably that the network may hold something for this pod from now on. */
   readonly requestNetwork: (place: VmPlace) => Promise<void>;
+  /** Called when nothing but the network is missing, which has little to do with how busy the node is. */
+  readonly onlyNetworkMissing: () => void;
 }
 
 /**
@@ -42,10 +44,10 @@ export async function bringUp(
   ctx: Context,
   entry: SandboxEntry,
   timings: Timings,
-  { acquire, requestNetwork }: BringUpParts,
+  { acquire, requestNetwork, onlyNetworkMissing }: BringUpParts,
 ): Promise<UsablePod> {
   // It goes on while a VM is replaced, and is waited for before the caller undoes anything.
-  const network = new NetworkOnItsWay(withCancel(ctx), async (scope, place) => {
+  const network = new NetworkOnItsWay(withCancel(ctx), onlyNetworkMissing, async (scope, place) => {
     await timings.measure('record', () => requestNetwork(place));
     return attachNetwork(room, scope, entry, timings);
   });
@@ -56,12 +58,12 @@ export async function bringUp(
       }),
     );
     try {
-      return await useVm(room, ctx, entry, vm, network.attached, timings);
+      return await useVm(room, ctx, entry, vm, network, timings);
     } catch (error) {
       const isDead = vm.record.source !== 'cold' && deadGuestClasses.has(classOf(error));
       if (!isDead || ctx.signal.aborted || network.hasFailed) throw error;
       const booted = await timings.measure('vm', () => replace(room, ctx, entry, error));
-      return await useVm(room, ctx, entry, booted, network.attached, timings);
+      return await useVm(room, ctx, entry, booted, network, timings);
     }
   } finally {
     await network.end();
@@ -72,15 +74,19 @@ export async function bringUp(
 class NetworkOnItsWay {
   readonly attached: Promise<NetworkAttachment>;
   hasFailed = false;
+  #isThere = false;
   readonly #scope: CancellableContext;
+  readonly #onAwaited: () => void;
   #begin: (place: VmPlace) => void = () => undefined;
   #giveUp: (error: HerkosError) => void = () => undefined;
 
   constructor(
     scope: CancellableContext,
+    onAwaited: () => void,
     attach: (scope: Context, place: VmPlace) => Promise<NetworkAttachment>,
   ) {
     this.#scope = scope;
+    this.#onAwaited = onAwaited;
     const begun = new Promise<VmPlace>((resolve, reject) => {
       this.#begin = resolve;
       this.#giveUp = reject;
@@ -89,9 +95,19 @@ class NetworkOnItsWay {
       throwIfDone(scope);
       return attach(scope, place);
     });
-    this.attached.catch(() => {
-      this.hasFailed = true;
-    });
+    this.attached.then(
+      () => {
+        this.#isThere = true;
+      },
+      () => {
+        this.hasFailed = true;
+      },
+    );
+  }
+
+  /** All else is done. */
+  noteAwaited(): void {
+    if (!this.#isThere) this.#onAwaited();
   }
 
   begin(place: VmPlace): void {
@@ -125,19 +141,19 @@ async function useVm(
   ctx: Context,
   entry: SandboxEntry,
   vm: PodVm,
-  attaching: Promise<NetworkAttachment>,
+  network: NetworkOnItsWay,
   timings: Timings,
 ): Promise<UsablePod> {
   const live = new LivePod(vm, vm.record.shape);
   // A guest that dies while it boots must not be waited for.
   const scope = either(ctx, live.scope);
   try {
-    const [network] = await together(
+    const [attached] = await together(
       scope,
-      (inner) => connectAndSetUp(room, inner, entry, live, attaching, timings),
+      (inner) => connectAndSetUp(room, inner, entry, live, network, timings),
       (inner) => giveSize(room, inner, entry, live, timings),
     );
-    return { live, network };
+    return { live, network: attached };
   } catch (error) {
     await live.endLink();
     throw error;
@@ -152,20 +168,24 @@ async function connectAndSetUp(
   ctx: Context,
   entry: SandboxEntry,
   live: LivePod,
-  attaching: Promise<NetworkAttachment>,
+  network: NetworkOnItsWay,
   timings: Timings,
 ): Promise<NetworkAttachment> {
-  const [{ attached: network, cards }, guest] = await together(
+  const [{ attached, cards }, guest] = await together(
     ctx,
     async (inner) => {
-      const attached = await abortable(inner, attaching);
+      const attached = await abortable(inner, network.attached);
       const cards = await timings.measure('nic', () => plugNics(room, inner, live.vm, attached));
       return { attached, cards };
     },
-    (inner) => timings.measure('guest', () => connect(room, inner, entry, live)),
+    async (inner) => {
+      const guest = await timings.measure('guest', () => connect(room, inner, entry, live));
+      network.noteAwaited();
+      return guest;
+    },
   );
-  await timings.measure('setup', () => setupGuest(room, ctx, entry, guest, network, cards));
-  return network;
+  await timings.measure('setup', () => setupGuest(room, ctx, entry, guest, attached, cards));
+  return attached;
 }
 
 async function connect(room: PodRoom, ctx: Context, entry: SandboxEntry, live: LivePod): Promise<Guest> {

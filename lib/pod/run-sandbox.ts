@@ -69,7 +69,7 @@ async function build(room: PodRoom, ctx: Context, entry: SandboxEntry, undo: Rol
     parts.vms.destroyGone(undoCtx, entry.record.id),
   );
   const turnedAtMs = performance.now();
-  const { live, network } = await room.startTurns.run(ctx, async () => {
+  const { live, network } = await room.startTurns.run(ctx, async (leaveTurn) => {
     timings.add('queue', performance.now() - turnedAtMs);
     return bringUp(room, ctx, entry, timings, {
       acquire: (onPlace) => acquire(room, ctx, entry, onPlace),
@@ -79,6 +79,8 @@ async function build(room: PodRoom, ctx: Context, entry: SandboxEntry, undo: Rol
           parts.network.detachGone(undoCtx, networkRequestOf(entry.record)),
         );
       },
+      // Plugins that hang must not hold up pods that could start.
+      onlyNetworkMissing: leaveTurn,
     });
   });
   undo.push('close the guest’s connection', () => live.endLink());

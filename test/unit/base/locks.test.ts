@@ -87,4 +87,30 @@ describe('base/semaphore', () => {
     await held;
     expect(await next).to.equal('in');
   });
+
+  it('gives the place of one that leaves early to the next, once', async () => {
+    const semaphore = new Semaphore(1);
+    let running = 0;
+    let most = 0;
+    let free: () => void = () => undefined;
+    const early = semaphore.run(background(), async (leave) => {
+      leave();
+      leave();
+      await new Promise<void>((resolve) => (free = resolve));
+    });
+    await Promise.all(
+      Array.from({ length: 5 }, async () =>
+        semaphore.run(background(), async () => {
+          running += 1;
+          most = Math.max(most, running);
+          await tick();
+          running -= 1;
+        }),
+      ),
+    );
+    free();
+    await early;
+    expect(most).to.equal(1);
+    expect(await semaphore.run(background(), async () => Promise.resolve('in'))).to.equal('in');
+  });
 });

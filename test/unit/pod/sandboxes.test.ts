@@ -106,6 +106,19 @@ describe('pod sandboxes', function () {
     expect(h.world.sandboxes.size).to.equal(1);
   });
 
+  it('start though the network of as many as may start at a time hangs', async () => {
+    const hung = withCancel(background());
+    for (let count = 0; count < 4; count += 1) h.daemon.fail('attach', 'hang');
+    const starts = Array.from({ length: 4 }, async () =>
+      rejection(h.pods.runSandbox(hung, sandboxConfig(), '')),
+    );
+    await eventually(() => h.daemon.calls.filter((call) => call === 'attach').length === 4);
+    const id = await h.run();
+    hung.cancel();
+    await Promise.all(starts);
+    expect(h.pods.sandboxes().map((one) => one.id)).to.deep.equal([id]);
+  });
+
   it('stop and go again and again, known or not', async () => {
     const id = await h.run();
     await Promise.all([h.pods.stopSandbox(ctx, id), h.pods.stopSandbox(ctx, id)]);
