@@ -1,5 +1,5 @@
 /** Memory of the processes behind pods; pages that they share are split. */
-import { readFile } from 'node:fs/promises';
+import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { readStat } from '../../lib/base/processes.js';
@@ -70,8 +70,27 @@ export function medianUse(uses: readonly MemoryUse[]): MemoryUse {
   return sorted[0] ?? { pss: Number.NaN, private: Number.NaN, shared: Number.NaN };
 }
 
-/** Resident memory of a process with its threads, MiB (proc(5), VmRSS). */
-export async function residentMib(pid: number | undefined): Promise<number> {
-  const status = await readFile(`/proc/${String(pid)}/status`, 'utf8');
+/** Resident memory of the daemon with its threads and the helpers beside it, MiB (proc(5), VmRSS). */
+export async function residentMib(daemon: number | undefined): Promise<number> {
+  const helpers = await childrenOf(daemon).catch(() => []);
+  const [own = Number.NaN, ...others] = await Promise.all([daemon, ...helpers].map(residentOf));
+  // A helper that has just ended has no memory.
+  return others.filter((one) => !Number.isNaN(one)).reduce((sum, one) => sum + one, own);
+}
+
+async function residentOf(pid: number | undefined): Promise<number> {
+  const status = await readFile(`/proc/${String(pid)}/status`, 'utf8').catch(() => '');
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? Number.NaN) / 1024;
+}
+
+async function childrenOf(parent: number | undefined): Promise<number[]> {
+  const threads = `/proc/${String(parent)}/task`;
+  const lists = await Promise.all(
+    (await readdir(threads)).map(async (thread) => readFile(join(threads, thread, 'children'), 'utf8')),
+  );
+  return lists
+    .join(' ')
+    .split(' ')
+    .filter((word) => word !== '')
+    .map(Number);
 }

@@ -144,11 +144,11 @@ describe('faults around a QEMU', () => {
     await vm.release();
     const heir = await harness.restartedDriver().adopt(ctx, spec.record);
     if (heir === undefined) throw new Error('the VM is gone');
-    const waiting = heir.plugDisk(ctx, newId(), await harness.newDisk());
-    harness.killProcess(heir.pid);
-    await heir.exited;
-    await waiting.catch((error: unknown) => {
+    const plugged = heir.plugDisk(ctx, newId(), await harness.newDisk()).catch((error: unknown) => {
       expect(error).to.have.property('class', 'Unavailable');
     });
+    harness.killProcess(heir.pid);
+    await heir.exited;
+    await plugged;
   });
 });
