@@ -55,13 +55,11 @@ export class Ledger {
   }
 
   async deleteSandbox(entry: SandboxEntry): Promise<void> {
-    this.#deleted.add(entry);
-    await this.#stores.sandboxes.delete(entry.record.id);
+    await this.#delete(this.#stores.sandboxes, entry);
   }
 
   async deleteContainer(entry: ContainerEntry): Promise<void> {
-    this.#deleted.add(entry);
-    await this.#stores.containers.delete(entry.record.id);
+    await this.#delete(this.#stores.containers, entry);
   }
 
   async #put<T extends Identified>(store: RecordStore<T>, entry: Entry<T>, next: T): Promise<void> {
@@ -91,6 +89,13 @@ export class Ledger {
   async #note<T extends Identified>(store: RecordStore<T>, entry: Entry<T>, next: T): Promise<void> {
     entry.record = next;
     await this.#order.run(background(), next.id, () => this.#write(store, entry));
+  }
+
+  /** After all that was to be written before. */
+  async #delete<T extends Identified>(store: RecordStore<T>, entry: Entry<T>): Promise<void> {
+    this.#deleted.add(entry);
+    const { id } = entry.record;
+    await this.#order.run(background(), id, () => store.delete(id));
   }
 
   async #write<T extends Identified>(store: RecordStore<T>, entry: Entry<T>): Promise<void> {

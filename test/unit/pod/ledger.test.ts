@@ -90,6 +90,14 @@ describe('a record in memory and on disk', () => {
     expect(disk.record).to.equal(undefined);
   });
 
+  it('is gone when it was removed while much waited to be written', async () => {
+    const writes = [ledger.putSandbox(entry, version(1)), ledger.noteSandbox(entry, version(2))];
+    const removed = ledger.deleteSandbox(entry);
+    await Promise.allSettled([...writes, removed]);
+    expect(disk.versions.length).to.be.greaterThan(0);
+    expect(disk.record).to.equal(undefined);
+  });
+
   it('is the same in both in the end, and what was told as written is not undone', async () => {
     const step = fc.record({
       verb: fc.constantFrom('put' as const, 'note' as const),
