@@ -46,6 +46,11 @@ export function execSuite(name: string, newExec: () => Exec): void {
       expect(stdout.toString()).to.equal(process.env['PATH']);
     });
 
+    it('gives arguments that are no text as Node would', async () => {
+      const { stdout } = await exec.run(background(), 'printf', ['%s', 'half \ud800 ü']);
+      expect(stdout.toString()).to.equal('half \ufffd ü');
+    });
+
     it('runs many at once and mixes nothing up', async () => {
       const numbers = Array.from({ length: 40 }, (_, index) => String(index));
       const results = await Promise.all(

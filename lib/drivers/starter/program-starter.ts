@@ -9,7 +9,7 @@ import { getSystemErrorName } from 'node:util';
 
 import type { Context } from '../../base/context.js';
 import { throwIfDone } from '../../base/context.js';
-import { HerkosError, messageOf } from '../../base/errors.js';
+import { HerkosError, wrap } from '../../base/errors.js';
 import { cannotRun, outputBytesDefaultMax, resultOf } from '../../base/exec.js';
 import type {
   Exec,
@@ -26,6 +26,8 @@ import type { ProgramReport } from '../../wire/starter/messages.js';
 /** Of one program's outputs together; the callers' own limits are below. */
 const reportBytesMax = 256 * MIB;
 const stderrShownBytesMax = 2048;
+/** It has nothing to wait for. */
+const endTimeoutMs = 5000;
 
 /**
  * What is run ends with the daemon, however that ends; so do its children, in a process group with it. What is
@@ -103,11 +105,11 @@ class Starter {
     child.unref();
     this.#closed = new Promise((resolve) => {
       child.once('error', (error) => {
-        this.#end(`cannot run ${hostHelper}: ${messageOf(error)}`);
+        this.#end(cannotRun(hostHelper, error));
         resolve();
       });
       child.once('close', () => {
-        this.#end(`the starter of programs ended: ${this.#words.trim()}`);
+        this.#end(new HerkosError('Internal', `the starter of programs ended: ${this.#words.trim()}`));
         resolve();
       });
     });
@@ -134,11 +136,11 @@ class Starter {
     const kill = (): void => {
       this.#child.stdin?.write(encodeKill(id));
     };
+    const order = { id, program, args, env, cwd, outputMax: outputBytesMax, input: Buffer.from(input) };
+    this.#child.stdin?.write(encodeOrder(order));
     const report = new Promise<Ending>((resolve, reject) => {
       this.#waiting.set(id, { onEnding: resolve, onLost: reject });
     });
-    const order = { id, program, args, env, cwd, outputMax: outputBytesMax, input: Buffer.from(input) };
-    this.#child.stdin?.write(encodeOrder(order));
     ctx.signal.addEventListener('abort', kill, { once: true });
     try {
       return await report;
@@ -177,7 +179,9 @@ class Starter {
 
   async end(): Promise<void> {
     this.#child.stdin?.end();
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), endTimeoutMs);
     await this.#closed;
+    clearTimeout(timer);
   }
 
   #onData(chunk: Buffer): void {
@@ -191,14 +195,14 @@ class Starter {
         }
       }
     } catch (error) {
-      this.#end(messageOf(error));
+      this.#end(wrap(error, 'the starter of programs'));
       this.#child.kill('SIGKILL');
     }
   }
 
-  #end(why: string): void {
+  #end(error: HerkosError): void {
     this.hasEnded = true;
-    for (const { onLost } of this.#waiting.values()) onLost(new HerkosError('Internal', why));
+    for (const { onLost } of this.#waiting.values()) onLost(error);
     this.#waiting.clear();
   }
 }

@@ -1,4 +1,5 @@
 /** One worker thread of the pool: runs one job at a time, with back-pressure and cancel. */
+import { setFlagsFromString } from 'node:v8';
 import { Worker } from 'node:worker_threads';
 
 import { throwIfDone } from '../../base/context.js';
@@ -14,8 +15,12 @@ const queueBytesMax = 8 * 1024 * 1024;
 const messageBytes = 512 * 1024;
 /** A thread that does not answer an abort in this time is ended. */
 const abortTimeoutMs = 2000;
-/** The default lets garbage grow to a multiple of what a conversion needs. */
-const youngHeapMib = 8;
+/**
+ * MiB of each half of a thread's young heap. V8's 16 let garbage grow to a multiple of what a conversion needs; the
+ * daemon's own 1 (cmd/herkosd/node-flags.ts) has it collect four times as long. V8 prefers the flag of the process to a
+ * thread's resource limits, and reads it when a thread begins: set here, it leaves the daemon's heap as it is.
+ */
+const youngHeapFlag = '--max-semi-space-size=2';
 
 interface Running {
   readonly job: number;
@@ -46,8 +51,9 @@ export class ConvertThread {
 
   /** `heapMib` bounds the thread's heap: a job that needs more fails alone. */
   constructor(heapMib: number) {
+    setFlagsFromString(youngHeapFlag);
     this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
-      resourceLimits: { maxOldGenerationSizeMb: heapMib, maxYoungGenerationSizeMb: youngHeapMib },
+      resourceLimits: { maxOldGenerationSizeMb: heapMib },
     });
     this.#worker.on('message', (message: FromWorker) => {
       this.#onMessage(message);

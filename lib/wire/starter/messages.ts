@@ -5,6 +5,11 @@
 import { z } from 'zod';
 
 import { HerkosError } from '../../base/errors.js';
+import { MIB } from '../../base/units.js';
+
+/** As starter.rs has them; the kernel takes no such arguments either. */
+const orderBytesMax = 4 * MIB;
+const inputBytesMax = 64 * MIB;
 
 export interface ProgramOrder {
   readonly id: number;
@@ -43,14 +48,31 @@ export type ProgramReport =
     }
   | { readonly kind: 'not-started'; readonly id: number; readonly errno: number };
 
+/** @throws HerkosError `ResourceExhausted` when it is more than a starter takes, which would end it and all it runs */
 export function encodeOrder({ env, input, ...order }: ProgramOrder): Buffer {
+  if (input.length > inputBytesMax) throw tooLarge(order.program, 'input');
   const pairs = env === undefined ? {} : { env: Object.entries(env) };
-  const line = JSON.stringify({ ...order, ...pairs, input: input.length });
-  return Buffer.concat([Buffer.from(`${line}\n`), input]);
+  return Buffer.concat([orderLine({ ...order, ...pairs, input: input.length }), input]);
 }
 
-export function encodeLaunch({ env, ...order }: LaunchOrder): string {
-  return `${JSON.stringify({ ...order, env: Object.entries(env) })}\n`;
+/** @throws HerkosError as `encodeOrder` does */
+export function encodeLaunch({ env, ...order }: LaunchOrder): Buffer {
+  return orderLine({ ...order, env: Object.entries(env) });
+}
+
+function orderLine(order: { readonly program: string; readonly [field: string]: unknown }): Buffer {
+  const line = Buffer.from(`${JSON.stringify(order, asUtf8)}\n`);
+  if (line.length > orderBytesMax) throw tooLarge(order.program, 'arguments');
+  return line;
+}
+
+/** Halves of surrogate pairs are no text elsewhere; programs see the same sign in their place as from Node. */
+function asUtf8(_key: string, value: unknown): unknown {
+  return typeof value === 'string' ? Buffer.from(value).toString() : value;
+}
+
+function tooLarge(program: string, what: string): HerkosError {
+  return new HerkosError('ResourceExhausted', `cannot run ${program}: its ${what} are too large`);
 }
 
 export function encodeKill(id: number): string {

@@ -113,6 +113,13 @@ describe('the starter of programs', () => {
     });
   });
 
+  it('ends one that does not listen', async () => {
+    const starter = newStarter();
+    await starter.run(ctx, 'true', []);
+    process.kill(starter.pid ?? 0, 'SIGSTOP');
+    await starter.close();
+  });
+
   it('leaves neither process, zombie nor descriptor behind', async () => {
     const starter = newStarter();
     await starter.run(ctx, 'true', []);

@@ -98,10 +98,21 @@ describe('messages of the starter', () => {
       .toString()
       .split('\n');
     expect(JSON.parse(line ?? '')).to.deep.include({ env: [['A', '1']], cwd: '/', input: 0 });
-    expect(encodeLaunch({ id: 3, program: 'x', args: ['a'], env: { A: '1' }, log: '/l' })).to.equal(
-      '{"id":3,"program":"x","args":["a"],"log":"/l","env":[["A","1"]]}\n',
-    );
+    expect(
+      encodeLaunch({ id: 3, program: 'x', args: ['a'], env: { A: '1' }, log: '/l' }).toString(),
+    ).to.equal('{"id":3,"program":"x","args":["a"],"log":"/l","env":[["A","1"]]}\n');
     expect(encodeKill(7)).to.equal('{"kill":7}\n');
+  });
+
+  it('are not said when the starter would not take them', () => {
+    const order = { id: 1, program: 'x', outputMax: 5 };
+    for (const [args, input] of [
+      [[], Buffer.alloc(65 * 1024 * 1024)],
+      [['ü'.repeat(3 * 1024 * 1024)], Buffer.alloc(0)],
+    ] as const)
+      expect(() => encodeOrder({ ...order, args, input }))
+        .to.throw(HerkosError)
+        .with.property('class', 'ResourceExhausted');
   });
 
   it('are refused when no starter can have said them', () => {
