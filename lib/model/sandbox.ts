@@ -96,7 +96,7 @@ export interface SandboxRecord {
 }
 
 /** What the guest has in /etc/machine-id: as random as the sandbox's id, of which it is the beginning. */
-export function machineIdOf(record: SandboxRecord): string {
+export function machineIdOf(record: Pick<SandboxRecord, 'id'>): string {
   return record.id.slice(0, 32);
 }
 

@@ -3,12 +3,13 @@ import { throwIfDone } from '../../lib/base/context.js';
 import { MIB } from '../../lib/base/units.js';
 import { vmSection } from '../../lib/config/vm.js';
 import type { VmShape, VmSource } from '../../lib/model/vm.js';
+import { builtTemplate } from '../tools/built-template.js';
 import { HerkosdProcess } from '../tools/herkosd-process.js';
 import { sandboxConfig } from '../tools/pod-config.js';
 import type { Phase, PhaseBar } from './bench.js';
 import { timed } from './bench.js';
 import { run } from './interrupt.js';
-import { builtTemplate, fullPool } from './ready-vms.js';
+import { fullPool } from './ready-vms.js';
 
 /** Lines of `[vm]` that make the daemon take VMs from one source, and from no other. */
 const vmLines: Readonly<Record<VmSource, (poolSize: number) => readonly string[]>> = {
@@ -59,7 +60,7 @@ export class OwnNode {
       config: { vm: vmLines[source](poolSize).join('\n') },
     });
     try {
-      if (source !== 'cold') await builtTemplate(herkosd.socketPath);
+      if (source !== 'cold') await builtTemplate(run, herkosd.socketPath);
       if (source === 'pool') await fullPool(herkosd.socketPath, poolSize);
       const { podSandboxId } = await herkosd.client.runtime('runPodSandbox', { config: sandboxConfig() });
       const { vm } = await checkedFacts(herkosd, podSandboxId, source);

@@ -1,7 +1,4 @@
-/**
- * A template that is built and a pool that is full and has come to rest, before anything is measured: asked for
- * as herkosctl asks, and seen in /proc.
- */
+/** A pool that is full and has come to rest, before anything is measured: asked for as herkosctl asks, and seen in /proc. */
 import { readFile } from 'node:fs/promises';
 
 import { herkos } from '#gen/admin/v1/api.js';
@@ -10,31 +7,16 @@ import { admin } from '#gen/admin/v1/services.js';
 import { sleep, withTimeout } from '../../lib/base/context.js';
 import type { Context } from '../../lib/base/context.js';
 import { SocketClient } from '../../lib/cri/client.js';
-import { defaultDomain } from '../../lib/model/vm.js';
 import { run } from './interrupt.js';
 
 type Vm = herkos.admin.v1.Vm.$Properties;
 
-const templateTimeoutMs = 180_000;
 /** 25 VMs, one after the other, on a busy machine. */
 const fullTimeoutMs = 180_000;
 /** The list costs the daemon work, which a pool that is being filled needs itself. */
 const lookEveryMs = 1_000;
 /** A machine that has been stopped takes no processor time; one that still wakes up takes a lot. */
 const restMs = 500;
-
-/** Waits for the template that pods are cloned from. @throws what keeps it from being built */
-export async function builtTemplate(socketPath: string): Promise<void> {
-  const client = new SocketClient(socketPath);
-  const ctx = withTimeout(run, templateTimeoutMs, 'building a template');
-  try {
-    const progress = client.stream(ctx, admin.buildTemplate, { domain: defaultDomain });
-    while ((await progress.next()).done !== true);
-  } finally {
-    ctx.cancel();
-    client.close();
-  }
-}
 
 /**
  * Resolves when `size` VMs wait in the pool and none of them runs any more. The last of them is listed while

@@ -17,6 +17,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
+use crate::holes;
 use crate::memory::SEALED;
 use crate::rights::become_user;
 use crate::trouble::{Outcome, Told, Trouble};
@@ -34,6 +35,8 @@ pub struct Jail {
     pub open_files: u64,
     /// False: a page of the program's heap that is touched costs 4 KiB, not 2 MiB.
     pub huge_pages: bool,
+    /// True: taking pages out of a file succeeds and does nothing.
+    pub feign_holes: bool,
     /// `cgroup.procs` of the cgroups to enter.
     pub procs_files: Vec<PathBuf>,
     pub memory: Option<SharedMemory>,
@@ -63,6 +66,9 @@ impl Jail {
         self.enter_namespaces()?;
         keep_descriptors(memory.as_ref())?;
         become_user(self.uid, &self.groups)?;
+        if self.feign_holes {
+            holes::feign()?;
+        }
         let error = Command::new(program).args(args).exec();
         Err(Trouble::new(format!("cannot run {}: {error}", program.to_string_lossy())))
     }

@@ -2,6 +2,7 @@
 //! with a tap, memory that nobody can write any more, programs without a copy of its page tables. Only the daemon
 //! calls it; arguments are its own, yet checked.
 
+mod holes;
 mod jail;
 mod memory;
 mod netns;

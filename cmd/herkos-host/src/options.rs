@@ -59,6 +59,7 @@ fn jail(options: &mut Options) -> Outcome<Jail> {
         devices: PathBuf::from(options.one("devices")?),
         open_files: options.number("open-files")?,
         huge_pages: options.flag("huge-pages")?,
+        feign_holes: options.flag("feign-holes")?,
         procs_files: options.many("procs").into_iter().map(PathBuf::from).collect(),
         memory,
         program: std::mem::take(&mut options.rest),
@@ -171,7 +172,7 @@ mod tests {
         Command::read(line.split(' ').map(OsString::from).collect())
     }
 
-    const JAIL: &str = "jail --uid 70001 --groups 7,8 --netns /n --devices /d --open-files 64 --huge-pages 1 --procs /a --procs /b";
+    const JAIL: &str = "jail --uid 70001 --groups 7,8 --netns /n --devices /d --open-files 64 --huge-pages 1 --feign-holes 0 --procs /a --procs /b";
 
     #[test]
     fn reads_a_jail_and_leaves_the_programs_options_alone() {

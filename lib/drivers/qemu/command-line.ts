@@ -66,7 +66,7 @@ export function commandLine(settings: MachineSettings, spec: MachineSpec): strin
     ...rootPorts(settings.portCount),
     ...(spec.plugged ?? []).flatMap(asOption),
     ...generationId,
-    ...balloon(spec.memory),
+    ...balloon,
     ...(spec.memory.kind === 'clone' ? ['-incoming', 'defer'] : []),
     ...(settings.console ? console(spec.paths) : []),
   ];
@@ -151,14 +151,13 @@ function memoryBackend(memory: VmMemory): string {
 }
 
 /**
- * Takes memory back that the guest has freed. Not of clones: QEMU 7.2 punches what it takes out of the file
- * behind the memory, private mapping or not, and that is every clone's template. Nor of the template, whose
- * machine has to be the clones'.
+ * Takes memory back that the guest has freed. QEMU punches it out of the file behind the memory too, private
+ * mapping or not: a clone's jail keeps it from that, as the file is every clone's.
  */
-function balloon(memory: VmMemory): string[] {
-  if (memory.kind !== 'own') return [];
-  return ['-device', `virtio-balloon-pci,addr=${hex(balloonSlot)},disable-legacy=on,free-page-reporting=on`];
-}
+const balloon = [
+  '-device',
+  `virtio-balloon-pci,addr=${hex(balloonSlot)},disable-legacy=on,free-page-reporting=on`,
+];
 
 /** Tells the guest's kernel that it is a copy; it then reseeds its random generator (S5). */
 const generationId = ['-device', 'vmgenid,guid=auto'];

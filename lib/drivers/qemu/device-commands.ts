@@ -84,20 +84,22 @@ export function plugFiles(entry: DeviceEntry, files: readonly BackingFile[]): Qm
  * A raw file as a disk. The host's page cache is used and flushes end there: a container's writable
  * layer dies with the node anyway, and direct I/O would forbid file systems such as tmpfs. An error
  * is given to the guest; QEMU's default would freeze the whole pod when the node's disk is full.
+ * Without `unmaps` the guest can neither discard nor have QEMU write zeroes: it writes them itself.
  */
-export function plugDisk(entry: DeviceEntry, path: string): QmpCommand[] {
+export function plugDisk(entry: DeviceEntry, path: string, unmaps: boolean): QmpCommand[] {
   const [node] = backendIds(entry);
+  const discard = unmaps ? 'unmap' : 'ignore';
   return [
     command('blockdev-add', {
       driver: 'raw',
       'node-name': node,
-      discard: 'unmap',
+      discard,
       cache: { direct: false, 'no-flush': true },
       file: {
         driver: 'file',
         filename: path,
         aio: 'threads',
-        discard: 'unmap',
+        discard,
         cache: { direct: false, 'no-flush': true },
         locking: 'on',
       },
@@ -107,6 +109,8 @@ export function plugDisk(entry: DeviceEntry, path: string): QmpCommand[] {
       drive: node,
       werror: 'report',
       rerror: 'report',
+      discard: unmaps,
+      'write-zeroes': unmaps,
       ...onPort(entry, 0, false),
     }),
   ];

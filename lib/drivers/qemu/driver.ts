@@ -121,6 +121,8 @@ export class QemuDriver implements VmDriver {
           memory: jailMemory(memory),
           // An emulated clone touches little of its own memory: one huge page is 2 MiB of it.
           hugePages: memory.kind === 'own' || record.accelerator === 'kvm',
+          // What a clone's guest has freed must go back, and not out of the template that it shares.
+          feignHoles: memory.kind === 'clone',
           program: this.#settings.binary,
           args,
         },
@@ -203,6 +205,7 @@ export class QemuDriver implements VmDriver {
       layerDevice,
       uid: record.uid,
       tap: record.tap,
+      disksUnmap: record.template === undefined,
       boot: record.shape,
       memoryMibMax,
       // QEMU 7.2 without KVM crashes some time after a vCPU has left: listeners of its memory stay behind.

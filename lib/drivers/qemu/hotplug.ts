@@ -20,6 +20,8 @@ export interface HotplugOptions extends PluggerOptions, MachineSizeOptions {
   readonly layerDevice: LayerDeviceKind;
   readonly uid: number;
   readonly tap: string;
+  /** Whether a disk's file may be told to give blocks back; not where holes in files are feigned. */
+  readonly disksUnmap: boolean;
 }
 
 /** The NIC belongs to the pod, not to a container. */
@@ -69,7 +71,7 @@ export class Hotplug {
       }
       await giveDisk(path, this.#options.uid);
       const entry = book.add('disk', [path], owner);
-      await this.#plugger.plug(ctx, entry, () => plugDisk(entry, path));
+      await this.#plugger.plug(ctx, entry, () => plugDisk(entry, path, this.#options.disksUnmap));
       return locatorOf(entry, 0);
     });
   }

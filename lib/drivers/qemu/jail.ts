@@ -24,6 +24,8 @@ export interface JailSpec {
   readonly memory?: JailMemory | undefined;
   /** Whether the kernel may back the process's own memory with huge pages. */
   readonly hugePages: boolean;
+  /** Whether taking pages out of a file does nothing and seems to succeed (cmd/herkos-host/src/holes.rs). */
+  readonly feignHoles: boolean;
   readonly program: string;
   readonly args: readonly string[];
 }
@@ -47,7 +49,8 @@ export function jailCommand(
     args: [
       ...['jail', '--uid', String(spec.uid), '--groups', spec.groups.join(',')],
       ...['--netns', spec.netnsPath, '--devices', spec.deviceDirectory],
-      ...['--open-files', String(openFilesMax), '--huge-pages', spec.hugePages ? '1' : '0'],
+      ...['--open-files', String(openFilesMax), '--huge-pages', flag(spec.hugePages)],
+      ...['--feign-holes', flag(spec.feignHoles)],
       ...spec.procsFiles.flatMap((file) => ['--procs', file]),
       ...memoryOptions(spec.memory),
       ...['--', spec.program, ...spec.args],
@@ -58,7 +61,11 @@ export function jailCommand(
 function memoryOptions(memory: JailMemory | undefined): string[] {
   if (memory === undefined) return [];
   const { path, inode, mustBeSealed } = memory;
-  return ['--memory', path, '--memory-inode', String(inode), '--memory-sealed', mustBeSealed ? '1' : '0'];
+  return ['--memory', path, '--memory-inode', String(inode), '--memory-sealed', flag(mustBeSealed)];
+}
+
+function flag(value: boolean): string {
+  return value ? '1' : '0';
 }
 
 /** Nothing of the daemon's environment goes to QEMU: proxies and tokens may be there. */

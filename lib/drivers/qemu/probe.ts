@@ -161,6 +161,7 @@ export class AcceleratorProbe {
         netnsPath: '/proc/self/ns/net',
         procsFiles: [],
         hugePages: true,
+        feignHoles: false,
         deviceDirectory: devices.directory,
         program: settings.binary,
         args: commandLine(settings, {

@@ -4,7 +4,7 @@
  *
  *     0      host bridge          3      entropy
  *     1      agent's serial port  4.0 …  root ports, eight functions a slot
- *     2      guest's root image   a      balloon of a VM that booted
+ *     2      guest's root image   a      balloon
  *                                  1f     ICH9 (part of the machine)
  */
 import { HerkosError } from '../../base/errors.js';

@@ -3,6 +3,8 @@ import Long from 'long';
 
 import type { runtime } from '#gen/cri/v1/api.js';
 
+import type { VmRecord, VmShape } from '../../../lib/model/vm.js';
+import { processDetails } from '../../../lib/vm/process-facts.js';
 import { eventually } from '../../tools/eventually.js';
 import { testAccelerator } from '../../tools/herkosd-process.js';
 import { NodeFixture, containerStates } from '../../tools/node-fixture.js';
@@ -18,7 +20,16 @@ const usedMib = 320;
 const marginMib = 32;
 /** Of what can be spared, at least so much is taken. */
 const stepMib = 64;
+/** What a program uses and gives up, and how much of it the host must then have back. */
+const freedMib = 128;
+const backMib = 80;
 const namespaceOptions = { network: 0, pid: 1, ipc: 0 };
+
+/** What the daemon tells of a pod, as far as it is looked at here. */
+interface Info {
+  readonly vm: Pick<VmRecord, 'source' | 'pid' | 'processStartTicks'>;
+  readonly size: VmShape;
+}
 
 /** @param cpus may be a part */
 function limits(mib: number, cpus: number): Resources {
@@ -54,18 +65,26 @@ function sizeTests(source: string): void {
     }
   });
 
-  const start = (pod: string, name: string, resources: Resources = {}): Promise<string> =>
-    node.startContainer(pod, name, ['sleep', '3600'], {
+  const start = (
+    pod: string,
+    name: string,
+    resources: Resources = {},
+    command: readonly string[] = ['sleep', '3600'],
+  ): Promise<string> =>
+    node.startContainer(pod, name, command, {
       linux: { resources, securityContext: { namespaceOptions } },
     });
   const logged = (text: string): Promise<void> =>
     eventually(async () => (await node.daemon.log()).includes(text));
+  const infoOf = async (podSandboxId: string): Promise<Info> => {
+    const { info } = await node.daemon.client.runtime('podSandboxStatus', { podSandboxId, verbose: true });
+    return JSON.parse(info['info'] ?? '') as Info;
+  };
   /** Runs a pod whose VM has come about as it should. */
   const run = async (more: Parameters<typeof sandboxConfig>[0]): Promise<string> => {
     const config = sandboxConfig(more);
     const { podSandboxId } = await node.daemon.client.runtime('runPodSandbox', { config });
-    const { info } = await node.daemon.client.runtime('podSandboxStatus', { podSandboxId, verbose: true });
-    const { vm, size } = JSON.parse(info['info'] ?? '') as Record<string, unknown>;
+    const { vm, size } = await infoOf(podSandboxId);
     expect(vm).to.have.property('source', source);
     expect(size).to.have.all.keys('vcpus', 'memoryMib');
     return podSandboxId;
@@ -78,6 +97,9 @@ function sizeTests(source: string): void {
     const line = await node.exec(container, 'grep', 'MemAvailable', '/proc/meminfo');
     return Number(/\d+/.exec(line)?.[0]) / 1024;
   };
+  /** Of the container and all that runs in it. */
+  const memoryUsedMib = async (container: string): Promise<number> =>
+    Number(await node.exec(container, 'cat', '/sys/fs/cgroup/memory.current')) / mebibyte;
   const cpus = async (container: string): Promise<number> => {
     const text = await node.exec(container, 'grep', '-c', '^processor', '/proc/cpuinfo');
     return Number(text);
@@ -154,6 +176,23 @@ function sizeTests(source: string): void {
       expect((await node.containerStatus(container)).state).to.equal(containerStates.CONTAINER_RUNNING);
     await node.daemon.client.runtime('removeContainer', { containerId: eater });
     await eventually(async () => (await memoryMib(user)) <= 256);
+  });
+
+  it('does not keep memory on the host that its containers have freed', async () => {
+    const pod = await run({ name: 'frees' });
+    const ownMib = async (): Promise<number> => {
+      const { pid, processStartTicks } = (await infoOf(pod)).vm;
+      const details = await processDetails(pid, processStartTicks);
+      return (details?.memory.privateBytes ?? Number.NaN) / mebibyte;
+    };
+    const script = `dd if=/dev/zero bs=${String(freedMib)}M count=1 | sleep 3600`;
+    const eater = await start(pod, 'eater', {}, ['sh', '-c', script]);
+    await eventually(async () => (await memoryUsedMib(eater)) > freedMib);
+    const most = await ownMib();
+    await node.daemon.client.runtime('removeContainer', { containerId: eater });
+    await eventually(async () => most - (await ownMib()) > backMib);
+    // Others of the same template find in it what they found before.
+    await node.exec(await start(await run({ name: 'other' }), 'c'), 'true');
   });
 
   it('has a limit, which an error names', async () => {

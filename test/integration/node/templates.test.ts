@@ -1,10 +1,15 @@
-import { readFile, readdir, stat, truncate, writeFile } from 'node:fs/promises';
+import { readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { expect } from 'chai';
 
 import { background } from '../../../lib/base/context.js';
 import { systemExec } from '../../../lib/base/exec.js';
+import { MIB } from '../../../lib/base/units.js';
+import { AgentConnector } from '../../../lib/drivers/guest/connector.js';
+import { RunDirectory } from '../../../lib/drivers/qemu/run-dir.js';
+import { machineIdOf } from '../../../lib/model/sandbox.js';
+import { builtTemplate } from '../../tools/built-template.js';
 import { eventually } from '../../tools/eventually.js';
 import type { HerkosdProcess } from '../../tools/herkosd-process.js';
 import { NodeFixture } from '../../tools/node-fixture.js';
@@ -73,6 +78,13 @@ async function expectNothingRehearsed(node: NodeFixture, container: string): Pro
   expect(seen).not.to.match(/192\.0\.2\.|2001:db8|rehearsal/);
 }
 
+/** What the agent of a pod says whose machine it is. No daemon may be connected to it. */
+async function machineIdOfAgent({ daemon }: NodeFixture, pod: string): Promise<string> {
+  const { agentSocket } = new RunDirectory(join(daemon.directory, 'run')).pathsOf(pod);
+  const refused = await rejection(new AgentConnector().connect(background(), agentSocket, 'f'.repeat(32)));
+  return /this machine is ([0-9a-f]{32}) and cannot become/.exec(String(refused))?.[1] ?? String(refused);
+}
+
 describe('pods out of a template', () => {
   let node: NodeFixture;
 
@@ -122,6 +134,14 @@ describe('pods out of a template', () => {
     // Neither the template's address nor another one of the card has ever been on the wire.
     const macs = seen.map(({ mac }) => mac);
     expect(await sendersOn(node.daemon)).to.have.members(macs);
+    expect(seen.map(({ hostname }) => hostname.trim())).to.deep.equal(['one', 'two']);
+
+    // No container sees the machine's own id; whoever calls it by another one is told.
+    await node.daemon.crash();
+    const ids = await Promise.all(pods.map(async (pod) => machineIdOfAgent(node, pod)));
+    expect(ids).to.deep.equal(pods.map((id) => machineIdOf({ id })));
+    expect(ids[0]).not.to.equal(ids[1]);
+    await node.daemon.restart();
   });
 
   it('cannot reach the memory of a template that is not theirs (S4)', async () => {
@@ -175,6 +195,23 @@ describe('pods out of a template', () => {
     for (const pid of await node.vmPids()) process.kill(pid, 'SIGKILL');
     const killed = await running;
     await node.exec(await node.startContainer(killed, 'c'), 'true');
+  });
+
+  it('boot while there is no room for the state of a template, and are cloned again when there is', async () => {
+    const { memory } = await templateOf(node.daemon);
+    const filler = join(node.daemon.directory, 'run/templates/filler');
+    const full = await rejection(writeFile(filler, Buffer.alloc(1024 * MIB)));
+    expect(full).to.have.property('code', 'ENOSPC');
+    process.kill(memory.pid, 'SIGKILL');
+    expect(await sourceOf(node, await node.runSandbox('refused'))).to.equal('cold');
+    expect(await sourceOf(node, await node.runSandbox('unbuilt'))).to.equal('cold');
+    await logged(node.daemon, 'a template could not be built; pods boot cold');
+    await node.daemon.removeAllPods();
+    // Nothing is left of the template that could not be.
+    expect(await readdir(join(node.daemon.directory, 'run/templates'))).to.deep.equal(['filler']);
+    await rm(filler);
+    await builtTemplate(background(), node.daemon.socketPath);
+    expect(await sourceOf(node, await node.runSandbox('again'))).to.equal('clone');
   });
 });
 

@@ -80,6 +80,7 @@ describe('sealed memory of templates', () => {
         deviceDirectory: '/dev',
         memory: { path: memory.path, inode, mustBeSealed },
         hugePages: false,
+        feignHoles: false,
         program: '/bin/stat',
         args: ['-L', '-c', '%i', jailMemoryPath],
       });

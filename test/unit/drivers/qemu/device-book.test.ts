@@ -98,8 +98,16 @@ describe('device commands', () => {
   });
 
   it('give disk errors to the guest instead of stopping the VM', () => {
-    const [, device] = plugDisk(book.add('disk', ['/d'], 'o'), '/d');
+    const [, device] = plugDisk(book.add('disk', ['/d'], 'o'), '/d', true);
     expect(device?.args).to.include({ werror: 'report', rerror: 'report' });
+  });
+
+  it('never have QEMU write zeroes where holes in files are feigned', () => {
+    const [node, device] = plugDisk(book.add('disk', ['/d'], 'o'), '/d', false);
+    expect(node?.args).to.deep.include({ discard: 'ignore' }).and.to.have.nested.include({ 'file.discard': 'ignore' });
+    expect(device?.args).to.include({ discard: false, 'write-zeroes': false });
+    const [, other] = plugDisk(book.add('disk', ['/e'], 'o'), '/e', true);
+    expect(other?.args).to.include({ discard: true, 'write-zeroes': true });
   });
 
   it('plug memory that is reserved, merged and dumped nowhere', () => {
@@ -120,7 +128,7 @@ describe('device commands', () => {
     const layers = book.add('layers', ['x', 'y', 'z'], 'o');
     entries.push([layers, plugFiles(layers, files)]);
     const disk = book.add('disk', ['/e'], 'o');
-    entries.push([disk, plugDisk(disk, '/e')]);
+    entries.push([disk, plugDisk(disk, '/e', true)]);
     const nic = book.add('nic', ['m'], 'o');
     entries.push([nic, plugNic(nic, 'tap0', 'm')]);
     const serial = book.add('serial', ['name', '/socket'], 'o');
