@@ -25,6 +25,9 @@ export const commandLine = [
   'noreplace-smp',
   'cryptomgr.notests',
   'swiotlb=noforce',
+  'nowatchdog',
+  'sysctl.vm.compaction_proactiveness=0',
+  'sysctl.vm.stat_interval=10',
   // Plugged memory is used at once, and the kernel decides for what. Movable, it can be taken away again; but
   // all of it movable would leave page tables, the descriptions of the plugged pages and everything else of the
   // kernel to the little memory that the VM has booted with. `auto-movable` keeps the two in proportion.
