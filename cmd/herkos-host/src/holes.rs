@@ -22,9 +22,8 @@ pub fn feign() -> Outcome<()> {
     let program = sock_fprog { len: filter.len() as libc::c_ushort, filter: filter.as_mut_ptr() };
     let zero: libc::c_uint = 0;
     // SAFETY: the kernel copies the program, which lives until the call has returned.
-    let set = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, zero, &raw const program)
-    };
+    let set =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, zero, &raw const program) };
     Errno::result(set).told(|| "feign holes in files".into())?;
     Ok(())
 }
@@ -73,7 +72,9 @@ mod tests {
     fn holes_are_feigned_and_other_calls_are_not() {
         // A filter cannot be taken off again; it is one thread's, and what that starts.
         let seen = std::thread::spawn(|| {
-            let mut file = File::from(nix::sys::memfd::memfd_create(c"holes", nix::sys::memfd::MFdFlags::empty()).unwrap());
+            let mut file = File::from(
+                nix::sys::memfd::memfd_create(c"holes", nix::sys::memfd::MFdFlags::empty()).unwrap(),
+            );
             file.write_all(&[7; 8192]).unwrap();
             nix::sys::prctl::set_no_new_privs().unwrap();
             feign().unwrap();
