@@ -1,4 +1,4 @@
-import { readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { expect } from 'chai';
@@ -198,12 +198,18 @@ describe('pods out of a template', () => {
   });
 
   it('boot while there is no room for the state of a template, and are cloned again when there is', async () => {
+    await builtTemplate(background(), node.daemon.socketPath);
     const { memory } = await templateOf(node.daemon);
     const filler = join(node.daemon.directory, 'run/templates/filler');
-    const full = await rejection(writeFile(filler, Buffer.alloc(1024 * MIB)));
-    expect(full).to.have.property('code', 'ENOSPC');
+    const fill = async (): Promise<void> => {
+      const full = await rejection(appendFile(filler, Buffer.alloc(512 * MIB)));
+      expect(full).to.have.property('code', 'ENOSPC');
+    };
+    await fill();
     process.kill(memory.pid, 'SIGKILL');
     expect(await sourceOf(node, await node.runSandbox('refused'))).to.equal('cold');
+    // Where the refused one's was.
+    await fill();
     expect(await sourceOf(node, await node.runSandbox('unbuilt'))).to.equal('cold');
     await logged(node.daemon, 'a template could not be built; pods boot cold');
     await node.daemon.removeAllPods();
