@@ -35,6 +35,7 @@ import type { RecordStore } from '../../lib/pod/ports.js';
 import { systemKsmFs } from '../../lib/vm/ksm/ksm-fs.js';
 import { KsmHost } from '../../lib/vm/ksm/ksm-host.js';
 import { KsmScanner } from '../../lib/vm/ksm/scanner.js';
+import { processFacts } from '../../lib/vm/process-facts.js';
 import { availableMemoryBytes } from '../../lib/vm/node-memory.js';
 import { TemplateFiles } from '../../lib/vm/template/template-files.js';
 import { VmInspector } from '../../lib/vm/describe.js';
@@ -189,6 +190,8 @@ async function vmParts(
     }),
     rehearsal: new AgentRehearsal(),
     availableBytes: availableMemoryBytes,
+    bytesUsed: async ({ pid, processStartTicks }) =>
+      (await processFacts(pid, processStartTicks))?.pssBytes ?? 0,
     onChange: () => void ksm.update(),
     logger,
     observer,

@@ -31,6 +31,7 @@ const poolSizeMax = 64;
 /** One can use a processor while another waits for the network or the disk. */
 const startsPerProcessor = 2;
 const poolIdleMsMax = 30 * 60_000;
+const templateIdleMsMin = 10 * 60_000;
 
 export function guestDirectory(config: Config): string {
   return config.vm.guest_dir === '' ? guestBeside : config.vm.guest_dir;
@@ -81,10 +82,14 @@ export function vmSettings({ node, vm }: Config): VmSettings {
       ageMsMax: vm.template_age_seconds * secondMs,
       usesMax: vm.template_uses,
       buildTimeoutMs: 2 * vm.boot_timeout_seconds * secondMs,
+      // What is left is for the start of a VM that boots instead.
+      waitMsMax: defaultDeadlines.vmMs / 2,
+      idleMsMin: templateIdleMsMin,
     },
     pool: {
       size: vm.pool,
       sizeMax: Math.max(vm.pool, poolSizeMax),
+      memoryBytesMax: vm.pool_memory,
       memoryReserveBytes: vm.pool_memory_reserve,
       idleMsMax: poolIdleMsMax,
     },

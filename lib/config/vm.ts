@@ -23,6 +23,8 @@ export const vmSection = z.strictObject({
   template_uses: positiveInt.default(10_000),
   /** Cloned machines kept ready for the next pods of each kind; each costs a few tens of megabytes. */
   pool: z.number().int().min(0).max(256).default(0),
+  /** What they may use of the node's memory together. */
+  pool_memory: bytes.default(2 * 1024 * 1024 * 1024),
   /** With less memory than this available on the node, no machine is kept ready. */
   pool_memory_reserve: bytes.default(1024 * 1024 * 1024),
   /** Domains whose VMs may have equal pages merged by the kernel, which tells domains not apart: so one at most. */

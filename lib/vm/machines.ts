@@ -7,7 +7,15 @@ import type { Accelerator, VmRecord, VmShape, VmSource } from '../model/vm.js';
 import { defaultDomain } from '../model/vm.js';
 import { ManagedVm } from './managed-vm.js';
 import type { VmPlace } from '../pod/ports.js';
-import type { CgroupFactory, NetnsFactory, RunningVm, VmDriver, VmMemory, VmStore } from './ports.js';
+import type {
+  CgroupFactory,
+  CgroupLimits,
+  NetnsFactory,
+  RunningVm,
+  VmDriver,
+  VmMemory,
+  VmStore,
+} from './ports.js';
 import type { VmSettings } from './settings.js';
 import { hypervisorLimits } from './sizing.js';
 import { UidPool } from './uid-pool.js';
@@ -41,6 +49,8 @@ export interface MakeOptions {
   readonly onCloneFailed?: (error: unknown) => Promise<void>;
 }
 
+/** The least that the kernel takes. */
+const cpuSharesMin = 2;
 /** Undoing and sweeping must end, whatever hangs. */
 const destroyTimeoutMs = 30_000;
 
@@ -181,7 +191,9 @@ export class Machines {
     // First the record: from here on a restart knows whose it is, and finds either cgroup empty.
     await this.put(record);
     vm.record = record;
-    if (cgroupParent !== before.cgroupParent) {
+    if (cgroupParent === before.cgroupParent)
+      await cgroups.setLimits(ctx, cgroupParent, record.id, { cpuShares: 'default' });
+    else {
       const cgroup = await cgroups.create(ctx, cgroupParent, record.id, hypervisorLimits(record.shape));
       await cgroups.enter(ctx, cgroup, record.pid);
       await cgroups.deleteGone(ctx, before.cgroupParent, record.id);
@@ -245,7 +257,7 @@ export class Machines {
     // Independent of each other, and both cost a few programs or file operations.
     const [network, cgroup] = await allOrError([
       netns.create(ctx, first.netns, first.uid),
-      cgroups.create(ctx, first.cgroupParent, first.id, hypervisorLimits(first.shape)),
+      cgroups.create(ctx, first.cgroupParent, first.id, firstLimits(first)),
     ]);
     const named = { ...first, tap: network.tap };
     await this.put(named);
@@ -339,6 +351,12 @@ export class Machines {
 
 /** Tries `body`, notes `what`, and goes on when it fails. */
 export type Attempt = (what: string, body: () => Promise<void>) => Promise<void>;
+
+/** Nobody waits for what goes into the pool: the processors are for those that somebody waits for. */
+function firstLimits({ shape, source, sandboxId }: VmRecord): CgroupLimits {
+  const limits = hypervisorLimits(shape);
+  return source === 'pool' && sandboxId === '' ? { ...limits, cpuShares: cpuSharesMin } : limits;
+}
 
 /** The same machine, to be started from nothing. */
 function bootedInstead({ template: _, ...rest }: VmRecord): VmRecord {

@@ -22,6 +22,8 @@ export interface VmManagerOptions extends MachineParts {
   readonly rehearsal: Rehearsal;
   /** Bytes that the node could give to new processes now. */
   readonly availableBytes: () => Promise<number>;
+  /** Bytes of the node's memory that a VM uses. */
+  readonly bytesUsed: (record: VmRecord) => Promise<number>;
   readonly observer?: VmObserver | undefined;
 }
 
@@ -39,7 +41,7 @@ export class VmManager implements VmProvider {
   readonly #lock = new KeyedLock();
 
   constructor(options: VmManagerOptions) {
-    const { settings, driver, files, rehearsal, logger, availableBytes, observer } = options;
+    const { settings, driver, files, rehearsal, logger, availableBytes, bytesUsed, observer } = options;
     this.#options = options;
     this.#logger = logger;
     this.#machines = new Machines(options);
@@ -62,6 +64,7 @@ export class VmManager implements VmProvider {
       rehearsal,
       cgroupParent,
       availableBytes,
+      bytesUsed,
       logger,
       observer,
     });
@@ -97,7 +100,7 @@ export class VmManager implements VmProvider {
     if (!this.#templates.isEnabled) return;
     try {
       const want = await this.want(ctx, defaultDomain);
-      await this.#templates.find(ctx, want);
+      await this.#templates.build(ctx, want);
       this.#pool.want(want);
     } catch (error) {
       this.#logger.warn('the first template could not be made ahead', { error: messageOf(error) });
@@ -132,7 +135,8 @@ export class VmManager implements VmProvider {
       const record = this.#machines.ofSandbox(sandboxId);
       if (record === undefined) throw new HerkosError('NotFound', `sandbox ${sandboxId} has no VM`);
       const used = (await this.#templates.list()).find(({ template }) => template.id === record.template?.id);
-      if (used === undefined)
+      // One of the pool has come up before: whatever became of it then, its template was not to blame.
+      if (used === undefined || record.source === 'pool')
         this.#logger.warn('a clone did not come up; its pod boots cold', { sandbox: sandboxId, why });
       else await this.#templates.refuse(used.template, why);
       this.#options.observer?.cloneReplaced(record.domain);
@@ -185,7 +189,7 @@ export class VmManager implements VmProvider {
   }
 
   async #fromPool(ctx: Context, want: TemplateWant, request: VmRequest): Promise<ManagedVm | undefined> {
-    const vm = this.#pool.take(want);
+    const vm = await this.#pool.take(ctx, want);
     if (vm === undefined) return undefined;
     try {
       await this.#machines.assign(ctx, vm, request.sandboxId, request.cgroupParent);
@@ -193,7 +197,7 @@ export class VmManager implements VmProvider {
       request.onPlace?.({ netnsPath: vm.netnsPath, tap: vm.tap });
       return vm;
     } catch (error) {
-      await this.#machines.unmake(ctx, vm.record);
+      await this.#pool.discard(vm);
       throwIfDone(ctx);
       this.#logger.warn('a VM of the pool could not be used', { vm: vm.record.id, error: messageOf(error) });
       return undefined;

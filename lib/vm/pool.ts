@@ -1,8 +1,9 @@
 import type { Context } from '../base/context.js';
 import { background, throwIfDone, underDeadline, withCancel, withTimeout } from '../base/context.js';
-import { messageOf } from '../base/errors.js';
+import { classOf, messageOf } from '../base/errors.js';
 import { newId } from '../base/ids.js';
 import type { Logger } from '../base/logger.js';
+import type { VmRecord } from '../model/vm.js';
 import type { Machines } from './machines.js';
 import type { ManagedVm } from './managed-vm.js';
 import type { PoolDrop, Rehearsal, VmObserver } from './ports.js';
@@ -18,6 +19,8 @@ export interface PoolOptions {
   readonly cgroupParent: string;
   /** Bytes that the node could give to new processes now. */
   readonly availableBytes: () => Promise<number>;
+  /** Bytes of the node's memory that a VM uses. */
+  readonly bytesUsed: (record: VmRecord) => Promise<number>;
   readonly logger: Logger;
   readonly observer?: VmObserver | undefined;
 }
@@ -31,21 +34,29 @@ export interface PoolReport {
 
 const fillTimeoutMs = 60_000;
 const dropTimeoutMs = 30_000;
-/** After a failure, or when memory is short, before the next look. */
-const pauseMs = 10_000;
+/** Between two looks at the memory of the node, at what nobody asks for any more, and at what failed. */
+const lookEveryMs = 10_000;
 /** Without a pod that waits for its VM, before the pool is filled. */
 const quietMs = 1_000;
 
+interface Ready {
+  readonly vm: ManagedVm;
+  readonly templateId: string;
+  /** Of the node's memory, when it was stopped: it uses no more after that. */
+  readonly bytes: number;
+}
+
 interface Kind {
   readonly want: TemplateWant;
-  readonly ready: { readonly vm: ManagedVm; readonly templateId: string }[];
+  readonly ready: Ready[];
   /** performance.now() of the last time somebody asked. */
   askedAtMs: number;
 }
 
 /**
  * VMs that are cloned, have answered once and wait stopped, with their namespace and tap, for a pod to
- * take them. Filled one at a time, and only while no pod waits for its VM.
+ * take them. Filled one at a time, the shortest kind first, and only while no pod waits for its VM; what is being
+ * made ready has the least share of the processors.
  */
 export class Pool {
   readonly #options: PoolOptions;
@@ -54,6 +65,7 @@ export class Pool {
   #waiting = 0;
   #filling: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #look: NodeJS.Timeout | undefined;
 
   constructor(options: PoolOptions) {
     this.#options = options;
@@ -61,7 +73,7 @@ export class Pool {
 
   /** How many VMs wait. */
   get length(): number {
-    return [...this.#kinds.values()].reduce((sum, { ready }) => sum + ready.length, 0);
+    return this.#ready.length;
   }
 
   /** Of each kind. */
@@ -78,17 +90,24 @@ export class Pool {
   want(want: TemplateWant): void {
     if (this.#options.settings.size === 0) return;
     this.#kindOf(want).askedAtMs = performance.now();
+    this.#look ??= setInterval(() => {
+      this.#lookAfter();
+    }, lookEveryMs).unref();
     this.#fillSoon();
   }
 
-  /** A VM whose guest is stopped; the caller resumes it. Undefined when none is ready. */
-  take(want: TemplateWant): ManagedVm | undefined {
-    const { settings, observer } = this.#options;
+  /**
+   * A VM whose guest is stopped; the caller resumes it. Undefined when none is ready. None of a template that a
+   * clone would not be made of now: its guest or hypervisor may have been replaced for a reason.
+   */
+  async take(ctx: Context, want: TemplateWant): Promise<ManagedVm | undefined> {
+    const { settings, machines, templates, observer } = this.#options;
     if (settings.size === 0) return undefined;
     const kind = this.#kindOf(want);
     kind.askedAtMs = performance.now();
+    const current = kind.ready.length === 0 ? undefined : await templates.currentId(ctx, want);
     for (let entry = kind.ready.shift(); entry !== undefined; entry = kind.ready.shift()) {
-      if (this.#isUsable(entry.vm, entry.templateId)) {
+      if (entry.templateId === current && machines.running(entry.vm.record.id) === entry.vm) {
         observer?.poolAsked(want.domain, true);
         return entry.vm;
       }
@@ -119,6 +138,7 @@ export class Pool {
   async close(): Promise<void> {
     this.#life.cancel();
     clearTimeout(this.#timer);
+    clearInterval(this.#look);
     await this.#filling;
     await this.drain('shutdown');
   }
@@ -133,23 +153,44 @@ export class Pool {
     return kind;
   }
 
-  #isUsable(vm: ManagedVm, templateId: string): boolean {
-    return (
-      this.#options.machines.running(vm.record.id) === vm && this.#options.templates.isCurrent(templateId)
-    );
+  get #ready(): readonly Ready[] {
+    return [...this.#kinds.values()].flatMap(({ ready }) => ready);
+  }
+
+  /** Whatever is being filled, and however long that takes: memory may be short any time. */
+  #lookAfter(): void {
+    this.#drainIfShort()
+      .then((isShort) => {
+        if (!isShort) this.#fillSoon();
+      })
+      .catch((error: unknown) => {
+        this.#options.logger.warn('cannot look after the pool', { error: messageOf(error) });
+      });
+  }
+
+  async #drainIfShort(): Promise<boolean> {
+    const { settings, availableBytes, logger } = this.#options;
+    if ((await availableBytes()) >= settings.memoryReserveBytes) return false;
+    if (this.length > 0) logger.info('memory is short; the pool is emptied', {});
+    await this.drain('memory');
+    return true;
   }
 
   #fillSoon(): void {
     if (this.#filling !== undefined || this.#life.signal.aborted || this.#options.settings.size === 0) return;
     this.#filling = this.#fill()
       .catch((error: unknown) => {
-        if (!this.#life.signal.aborted) this.#options.observer?.poolFillFailed();
-        this.#options.logger.warn('the pool cannot be filled now', { error: messageOf(error) });
-        this.#later(pauseMs);
+        this.#noteFailure(error);
       })
       .finally(() => {
         this.#filling = undefined;
       });
+  }
+
+  #noteFailure(error: unknown): void {
+    if (this.#life.signal.aborted) return;
+    this.#options.observer?.poolFillFailed();
+    this.#options.logger.warn('the pool cannot be filled now', { error: messageOf(error) });
   }
 
   #later(afterMs: number): void {
@@ -161,24 +202,38 @@ export class Pool {
   }
 
   async #fill(): Promise<void> {
-    const { settings, availableBytes, templates } = this.#options;
+    // Until the next look: one kind that cannot be had must not keep the others from being filled.
+    const failed = new Set<Kind>();
     for (;;) {
       await this.#dropUnwanted();
-      if (this.#waiting > 0 || this.#life.signal.aborted) return;
-      if ((await availableBytes()) < settings.memoryReserveBytes) {
-        if (this.length > 0) this.#options.logger.info('memory is short; the pool is emptied', {});
-        await this.drain('memory');
-        this.#later(pauseMs);
-        return;
+      if ((await this.#drainIfShort()) || this.#waiting > 0 || this.#life.signal.aborted) return;
+      const kind = this.#shortest(failed);
+      if (kind === undefined || !this.#hasRoom()) return;
+      try {
+        const template = await this.#options.templates.find(this.#life, kind.want);
+        if (template === undefined) failed.add(kind);
+        else await this.#add(kind, template);
+      } catch (error) {
+        failed.add(kind);
+        this.#noteFailure(error);
       }
-      // Looked at again now and then, for the memory of the node and what nobody asks for any more.
-      this.#later(pauseMs);
-      const kind = [...this.#kinds.values()].find(({ ready }) => ready.length < settings.size);
-      if (kind === undefined || this.length >= settings.sizeMax) return;
-      const template = await templates.find(this.#life, kind.want);
-      if (template === undefined) return;
-      await this.#add(kind, template);
     }
+  }
+
+  /** Of the kinds that are not full. */
+  #shortest(failed: ReadonlySet<Kind>): Kind | undefined {
+    const { size } = this.#options.settings;
+    return [...this.#kinds.values()]
+      .filter((kind) => kind.ready.length < size && !failed.has(kind))
+      .sort((one, other) => one.ready.length - other.ready.length)[0];
+  }
+
+  /** For one more, which will use about as much as the others do. */
+  #hasRoom(): boolean {
+    const { sizeMax, memoryBytesMax } = this.#options.settings;
+    const ready = this.#ready;
+    const used = ready.reduce((sum, { bytes }) => sum + bytes, 0);
+    return ready.length < sizeMax && used + used / Math.max(1, ready.length) <= memoryBytesMax;
   }
 
   async #add(kind: Kind, template: Template): Promise<void> {
@@ -187,11 +242,12 @@ export class Pool {
       const vm = await this.#clone(ctx, kind.want, template);
       try {
         await this.#makeReady(ctx, vm);
+        const bytes = await this.#options.bytesUsed(vm.record);
+        this.#keep(kind, { vm, templateId: template.id, bytes });
       } catch (error) {
-        await this.#drop(vm);
+        await this.discard(vm);
         throw error;
       }
-      this.#keep(kind, vm, template.id);
     } finally {
       ctx.cancel();
     }
@@ -207,14 +263,20 @@ export class Pool {
       cgroupParent,
       ...want,
     } as const;
-    try {
-      return await machines.make(ctx, request, { kind: 'clone', image: templates.image(template) });
-    } catch (error) {
-      // A shutdown says nothing about the template.
-      throwIfDone(ctx);
-      await templates.refuse(template, error);
-      throw error;
-    }
+    return machines.make(
+      ctx,
+      request,
+      { kind: 'clone', image: templates.image(template) },
+      {
+        onCloneFailed: async (error) => {
+          // Neither a shutdown nor a busy node says anything about the template.
+          throwIfDone(ctx);
+          if (classOf(error) !== 'DeadlineExceeded') await templates.refuse(template, error);
+          // Nobody waits for it: a VM that boots instead is no use.
+          throw error;
+        },
+      },
+    );
   }
 
   async #makeReady(ctx: Context, vm: ManagedVm): Promise<void> {
@@ -222,11 +284,12 @@ export class Pool {
     await vm.pause(ctx);
   }
 
-  #keep(kind: Kind, vm: ManagedVm, templateId: string): void {
-    kind.ready.push({ vm, templateId });
+  #keep(kind: Kind, entry: Ready): void {
+    const { vm } = entry;
+    kind.ready.push(entry);
     this.#options.observer?.poolFilled(kind.want.domain);
     void vm.exited.then(() => {
-      const at = kind.ready.findIndex((entry) => entry.vm === vm);
+      const at = kind.ready.indexOf(entry);
       if (at < 0) return;
       kind.ready.splice(at, 1);
       this.#options.logger.warn('a VM of the pool ended by itself', { vm: vm.record.id });
@@ -249,10 +312,11 @@ export class Pool {
 
   async #giveUp(vm: ManagedVm, why: PoolDrop): Promise<void> {
     this.#options.observer?.poolDropped(vm.record.domain, why);
-    await this.#drop(vm);
+    await this.discard(vm);
   }
 
-  async #drop(vm: ManagedVm): Promise<void> {
+  /** Of a VM that it has made, also one that was taken and is of no use; it never fails. */
+  async discard(vm: ManagedVm): Promise<void> {
     try {
       await underDeadline(background(), dropTimeoutMs, 'removing a VM of the pool', (ctx: Context) =>
         this.#options.machines.unmake(ctx, vm.record),

@@ -173,7 +173,8 @@ export interface CgroupLimits {
   readonly memoryBytesMax?: number;
   readonly cpuQuotaUs?: number;
   readonly cpuPeriodUs?: number;
-  readonly cpuShares?: number;
+  /** `default`: what a new cgroup has. */
+  readonly cpuShares?: number | 'default';
   readonly pidsMax?: number;
 }
 

@@ -24,6 +24,10 @@ export interface TemplateSettings {
   readonly ageMsMax: number;
   readonly usesMax: number;
   readonly buildTimeoutMs: number;
+  /** A pod boots cold rather than wait longer for one that is being made, counted from its beginning. */
+  readonly waitMsMax: number;
+  /** One that no pod has asked for so long makes room for another domain's. */
+  readonly idleMsMin: number;
 }
 
 export interface PoolSettings {
@@ -31,6 +35,8 @@ export interface PoolSettings {
   readonly size: number;
   /** VMs kept ready altogether. */
   readonly sizeMax: number;
+  /** What all that is kept ready may use of the node's memory together. */
+  readonly memoryBytesMax: number;
   /** With less memory than this available on the node, nothing is kept ready. */
   readonly memoryReserveBytes: number;
   /** A kind that no pod has asked for so long is not kept ready any more. */

@@ -1,10 +1,11 @@
 /** What surrounds the VM room, in memory: namespaces, cgroups, records. Templates are real files. */
+import type { HerkosError } from '../../lib/base/errors.js';
 import type { Exec } from '../../lib/base/exec.js';
 import { systemExec } from '../../lib/base/exec.js';
 import { silentLogger } from '../../lib/base/logger.js';
 import type { VmRecord } from '../../lib/model/vm.js';
 import { VmManager } from '../../lib/vm/manager.js';
-import type { CgroupFactory, NetnsFactory, Rehearsal, VmStore } from '../../lib/vm/ports.js';
+import type { CgroupFactory, CgroupLimits, NetnsFactory, Rehearsal, VmStore } from '../../lib/vm/ports.js';
 import type { VmSettings } from '../../lib/vm/settings.js';
 import { TemplateFiles } from '../../lib/vm/template/template-files.js';
 import { vmSettingsFor } from '../tools/vm-room.js';
@@ -25,9 +26,15 @@ export class FakeVmNode {
   readonly records = new Map<string, VmRecord>();
   readonly namespaces = new Map<string, number>();
   readonly cgroups = new Set<string>();
+  /** By id; what was not set stays. */
+  readonly limits = new Map<string, CgroupLimits>();
+  /** The next namespace cannot be made. */
+  failNetns: HerkosError | undefined;
   readonly driver = new FakeVmDriver({ host: this.host });
   readonly observer = new FakeObserver();
   availableBytes = Number.MAX_SAFE_INTEGER;
+  /** Of each VM. */
+  bytesUsed = 1;
   /** Done to each guest that becomes a template or waits in the pool. */
   rehearse: Rehearsal['rehearse'] = () => Promise.resolve();
   rehearsals = 0;
@@ -70,6 +77,7 @@ export class FakeVmNode {
         },
       },
       availableBytes: () => Promise.resolve(this.availableBytes),
+      bytesUsed: () => Promise.resolve(this.bytesUsed),
       logger: silentLogger,
       observer: this.observer,
     });
@@ -107,6 +115,9 @@ export class FakeVmNode {
   #netns(): NetnsFactory {
     return {
       create: (_, name, uid) => {
+        const error = this.failNetns;
+        this.failNetns = undefined;
+        if (error !== undefined) return Promise.reject(error);
         this.namespaces.set(name, uid);
         return Promise.resolve({ path: `/run/netns/${name}`, tap: 'tap0' });
       },
@@ -120,11 +131,15 @@ export class FakeVmNode {
 
   #cgroups(): CgroupFactory {
     return {
-      create: (_, parent, id) => {
+      create: (_, parent, id, limits) => {
         this.cgroups.add(`${parent}/${id}`);
+        this.limits.set(id, limits);
         return Promise.resolve({ procsFiles: [`${parent}/${id}/cgroup.procs`] });
       },
-      setLimits: () => Promise.resolve(),
+      setLimits: (_, _parent, id, limits) => {
+        this.limits.set(id, { ...this.limits.get(id), ...limits });
+        return Promise.resolve();
+      },
       enter: () => Promise.resolve(),
       deleteGone: (_, parent, id) => {
         this.cgroups.delete(`${parent}/${id}`);

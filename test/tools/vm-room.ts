@@ -30,8 +30,16 @@ export function vmSettingsFor(
       ageMsMax: 3_600_000,
       usesMax: 1000,
       buildTimeoutMs: 60_000,
+      waitMsMax: 30_000,
+      idleMsMin: 3_600_000,
     },
-    pool: { size: pool, sizeMax: pool, memoryReserveBytes: 0, idleMsMax: 3_600_000 },
+    pool: {
+      size: pool,
+      sizeMax: 4 * pool,
+      memoryBytesMax: Number.MAX_SAFE_INTEGER,
+      memoryReserveBytes: 0,
+      idleMsMax: 3_600_000,
+    },
   };
 }
 
@@ -41,6 +49,7 @@ export function vmRoomParts(settings: VmSettings): {
   readonly files: TemplateFiles;
   readonly rehearsal: Rehearsal;
   readonly availableBytes: () => Promise<number>;
+  readonly bytesUsed: () => Promise<number>;
 } {
   return {
     settings,
@@ -51,5 +60,6 @@ export function vmRoomParts(settings: VmSettings): {
     }),
     rehearsal: { rehearse: () => Promise.resolve() },
     availableBytes: () => Promise.resolve(Number.MAX_SAFE_INTEGER),
+    bytesUsed: () => Promise.resolve(0),
   };
 }

@@ -177,9 +177,15 @@ export class TemplateFiles {
     while (await isMounted(directory)) await exec.run(ctx, 'umount', ['--lazy', directory]);
   }
 
-  async #checkRoom(memoryBytes: number): Promise<void> {
+  /** For another template with so much memory. */
+  async hasRoom(memoryBytes: number): Promise<boolean> {
     const { memories, bytesMax } = this.#options;
-    if ((await memories.bytesHeld()) + memoryBytes > bytesMax)
+    return (await memories.bytesHeld()) + memoryBytes <= bytesMax;
+  }
+
+  async #checkRoom(memoryBytes: number): Promise<void> {
+    const { bytesMax } = this.#options;
+    if (!(await this.hasRoom(memoryBytes)))
       throw new HerkosError(
         'ResourceExhausted',
         `another template of ${String(memoryBytes / MIB)} MiB does not fit in the ${String(bytesMax / MIB)} MiB that templates may have; raise template_memory, or remove templates (herkosctl template rm)`,

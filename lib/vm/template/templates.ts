@@ -11,6 +11,7 @@ import {
 } from '../../base/context.js';
 import { HerkosError, messageOf } from '../../base/errors.js';
 import { KeyedLock } from '../../base/keyed-lock.js';
+import { MIB } from '../../base/units.js';
 import type { BuildPhase, BuildPhaseListener } from '../../cri/ports.js';
 import type { Accelerator, VmShape } from '../../model/vm.js';
 import type { TemplateImage, VmDriver, VmObserver } from '../ports.js';
@@ -57,10 +58,19 @@ interface Slot {
   /** One build per key, whatever the load. */
   building: Promise<Template> | undefined;
   /** Of the build that runs. */
-  progress: { readonly want: TemplateWant; readonly steps: BuildProgress } | undefined;
+  progress: BuildRun | undefined;
   uses: number;
-  /** Unix time in milliseconds before which no build is begun. */
-  notBefore: number;
+  /** performance.now() of the last time a pod asked. */
+  askedAtMs: number;
+  /** performance.now() before which no build is begun. */
+  notBeforeMs: number;
+}
+
+interface BuildRun {
+  readonly want: TemplateWant;
+  readonly steps: BuildProgress;
+  /** performance.now() */
+  readonly startedMs: number;
 }
 
 /**
@@ -88,9 +98,12 @@ export class Templates {
   async find(ctx: Context, want: TemplateWant): Promise<Template | undefined> {
     if (!this.isEnabled) return undefined;
     try {
-      await abortable(ctx, this.#load());
+      await underDeadline(ctx, this.#options.settings.waitMsMax, 'looking at the templates there are', () =>
+        this.#load(),
+      );
       const key = await this.#keyOf(ctx, want);
       const slot = this.#slotOf(key);
+      slot.askedAtMs = performance.now();
       await this.#retireOthers(key, want);
       const template = await this.#checked(ctx, key, slot, want);
       slot.uses += 1;
@@ -104,6 +117,11 @@ export class Templates {
       });
       return undefined;
     }
+  }
+
+  /** Of the template that a VM would be cloned from now; cheaper than `find`, and builds none. */
+  async currentId(ctx: Context, want: TemplateWant): Promise<string | undefined> {
+    return this.#slots.get(await this.#keyOf(ctx, want))?.template?.id;
   }
 
   image(template: Template): TemplateImage {
@@ -215,7 +233,8 @@ export class Templates {
       building: undefined,
       progress: undefined,
       uses: 0,
-      notBefore: 0,
+      askedAtMs: performance.now(),
+      notBeforeMs: 0,
     };
     this.#slots.set(key, slot);
     return slot;
@@ -239,7 +258,7 @@ export class Templates {
     want: TemplateWant,
     listener: BuildPhaseListener = () => undefined,
   ): Promise<Template> {
-    slot.notBefore = 0;
+    slot.notBeforeMs = 0;
     const building = this.#build(key, slot, want);
     const follow = slot.progress?.steps.follow(listener, () => abortable(ctx, building));
     return follow ?? abortable(ctx, building);
@@ -248,15 +267,15 @@ export class Templates {
   #build(key: string, slot: Slot, want: TemplateWant): Promise<Template> {
     if (slot.building !== undefined) return slot.building;
     const { settings, logger, observer } = this.#options;
-    if (Date.now() < slot.notBefore)
+    if (performance.now() < slot.notBeforeMs)
       return Promise.reject(new HerkosError('Unavailable', 'the last try to build a template failed'));
     const steps = new BuildProgress();
-    slot.progress = { want, steps };
+    const startedMs = performance.now();
+    slot.progress = { want, steps, startedMs };
     // No caller's end may end it: others wait for it, and the next pod will want it.
     const ctx = withTimeout(this.#life, settings.buildTimeoutMs, 'building a template');
-    const startedMs = performance.now();
-    slot.building = this.#maker
-      .make(ctx, key, want, steps)
+    slot.building = this.#makeRoom(slot, want)
+      .then(() => this.#maker.make(ctx, key, want, steps))
       .then(async (template) => {
         const before = slot.template;
         slot.template = template;
@@ -266,7 +285,7 @@ export class Templates {
         return template;
       })
       .catch((error: unknown) => {
-        slot.notBefore = Date.now() + retryAfterMs;
+        slot.notBeforeMs = performance.now() + retryAfterMs;
         throw error;
       })
       .finally(() => {
@@ -283,6 +302,33 @@ export class Templates {
       });
     });
     return slot.building;
+  }
+
+  /** As long as it may take; who comes late to a build that takes long waits no longer than the others. */
+  async #awaitBuild(ctx: Context, key: string, slot: Slot, want: TemplateWant): Promise<Template> {
+    const building = this.#build(key, slot, want);
+    const passedMs = performance.now() - (slot.progress?.startedMs ?? performance.now());
+    const leftMs = Math.max(0, this.#options.settings.waitMsMax - passedMs);
+    return underDeadline(ctx, leftMs, 'waiting for a template that is being built', () => building);
+  }
+
+  /** Where there is no room for another, its predecessor goes first, or one that nobody has asked for lately. */
+  async #makeRoom(slot: Slot, { shape }: TemplateWant): Promise<void> {
+    const { files, logger, settings } = this.#options;
+    const idle = [...this.#slots.values()]
+      .filter(
+        ({ building, askedAtMs }) =>
+          building === undefined && performance.now() - askedAtMs > settings.idleMsMin,
+      )
+      .sort((one, other) => one.askedAtMs - other.askedAtMs);
+    for (const old of slot.template === undefined ? idle : [slot]) {
+      const { template } = old;
+      if (template === undefined) continue;
+      if (await files.hasRoom(shape.memoryMib * MIB)) return;
+      logger.info('a template makes room for another', { template: template.id, domain: template.domain });
+      old.template = undefined;
+      await this.#remove(template);
+    }
   }
 
   /** A hypervisor or guest that was replaced while the daemon runs leaves a template that nobody can use. */
@@ -305,7 +351,7 @@ export class Templates {
     const { settings } = this.#options;
     if (slot.template === undefined || slot.building !== undefined) return;
     const isOld = Date.now() - slot.template.builtAt > settings.ageMsMax;
-    if ((!isOld && slot.uses < settings.usesMax) || Date.now() < slot.notBefore) return;
+    if ((!isOld && slot.uses < settings.usesMax) || performance.now() < slot.notBeforeMs) return;
     // A failure is logged where it happens; the old one goes on meanwhile.
     this.#build(key, slot, want).catch(() => undefined);
   }
@@ -313,7 +359,7 @@ export class Templates {
   /** One that is as it was built; what is found broken is refused. */
   async #checked(ctx: Context, key: string, slot: Slot, want: TemplateWant): Promise<Template> {
     for (;;) {
-      const template = slot.template ?? (await abortable(ctx, this.#build(key, slot, want)));
+      const template = slot.template ?? (await this.#awaitBuild(ctx, key, slot, want));
       try {
         await this.#options.files.check(template);
         return template;

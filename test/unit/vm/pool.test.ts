@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 
 import { background } from '../../../lib/base/context.js';
+import { HerkosError } from '../../../lib/base/errors.js';
 import { newId } from '../../../lib/base/ids.js';
 import type { VmRequest } from '../../../lib/pod/ports.js';
 import type { VmManager } from '../../../lib/vm/manager.js';
@@ -90,6 +91,62 @@ describe('the pool', () => {
     await filled(0);
     await vms.destroyGone(ctx, vm.record.sandboxId);
     await eventually(() => Promise.resolve(node.left().length === 0));
+  });
+
+  it('has no more VMs than may use memory together', async () => {
+    node.bytesUsed = 100;
+    vms = node.manager({ ...node.settings, pool: { ...node.settings.pool, memoryBytesMax: 199 } });
+    await vms.warmUp(ctx);
+    await filled(1);
+    // Filling has come to its end: the next one would be the third.
+    await vms.acquire(ctx, request());
+    await filled(1);
+  });
+
+  it('makes ready with the least share of the processors, which a pod then has like any other', async () => {
+    await vms.warmUp(ctx);
+    await filled();
+    const [id = ''] = node.host.processes.keys();
+    expect(node.limits.get(id)).to.have.property('cpuShares', 2);
+    const vm = await vms.acquire(ctx, { ...request(), cgroupParent: '' });
+    expect(node.limits.get(vm.record.id)).to.have.property('cpuShares', 'default');
+  });
+
+  it('is filled with one kind though another cannot be had', async () => {
+    node.rehearse = (_, path) => {
+      const id = [...node.records.keys()].find((one) => path.includes(one)) ?? '';
+      const isBroken = node.records.get(id)?.domain === 'broken';
+      return isBroken ? Promise.reject(new Error('a broken guest')) : Promise.resolve();
+    };
+    expect((await vms.acquire(ctx, request('broken'))).record.source).to.equal('cold');
+    vms.pool.want(await vms.want(ctx, 'broken'));
+    vms.pool.want(await vms.want(ctx, 'default'));
+    await filled();
+    expect(vms.pool.report().map(({ domain, ready }) => [domain, ready])).to.deep.equal([
+      ['broken', 0],
+      ['default', poolSize],
+    ]);
+  });
+
+  it('blames no template for what else goes wrong while it is filled', async () => {
+    await vms.templates.build(ctx, await vms.want(ctx, 'default'));
+    node.failNetns = new HerkosError('Internal', 'no namespace today');
+    vms.pool.want(await vms.want(ctx, 'default'));
+    await eventually(() => node.failNetns === undefined);
+    await vms.acquire(ctx, request());
+    await filled();
+    expect(node.rehearsals).to.equal(1 + poolSize);
+    expect(await vms.templates.list()).to.have.length(1);
+  });
+
+  it('gives no VM of a hypervisor or guest that was replaced since', async () => {
+    await vms.warmUp(ctx);
+    await filled();
+    node.driver.machine = 'machine 2';
+    const vm = await vms.acquire(ctx, request());
+    expect(vm.record.source).to.equal('clone');
+    await filled();
+    expect((await vms.acquire(ctx, request())).record.template).to.deep.equal(vm.record.template);
   });
 
   it('forgets a VM that ended while it waited', async () => {

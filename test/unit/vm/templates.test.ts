@@ -6,6 +6,7 @@ import { expect } from 'chai';
 
 import { background } from '../../../lib/base/context.js';
 import { HerkosError } from '../../../lib/base/errors.js';
+import { MIB } from '../../../lib/base/units.js';
 import { newId } from '../../../lib/base/ids.js';
 import type { VmRequest } from '../../../lib/pod/ports.js';
 import type { VmManager } from '../../../lib/vm/manager.js';
@@ -103,6 +104,24 @@ describe('templates', () => {
     expect((await vms.acquire(ctx, request())).record.source).to.equal('clone');
   });
 
+  it('that take long to build hold no pod up for long, and are used when they are there', async () => {
+    const { templates } = node.settings;
+    vms = node.manager({ ...node.settings, templates: { ...templates, waitMsMax: 100 } });
+    let isBooted: () => void = () => undefined;
+    node.rehearse = () =>
+      new Promise((resolve) => {
+        isBooted = resolve;
+      });
+    expect((await vms.acquire(ctx, request())).record.source).to.equal('cold');
+    // The build goes on.
+    expect((await vms.acquire(ctx, request())).record.source).to.equal('cold');
+    expect(vms.templates.builds()).to.have.length(1);
+    isBooted();
+    await vms.templates.settle();
+    expect((await vms.acquire(ctx, request())).record.source).to.equal('clone');
+    expect(node.rehearsals).to.equal(1);
+  });
+
   it('whose guest dies in the making fail with its last words', async () => {
     node.rehearse = () => {
       for (const process of node.host.processes.values()) process.end('SIGBUS');
@@ -120,6 +139,37 @@ describe('templates', () => {
     const error = await rejection(vms.templates.build(ctx, await vms.want(ctx, 'default')));
     expect(error).to.have.property('class', 'ResourceExhausted');
     expect(await templateNames()).to.deep.equal([]);
+  });
+
+  const withRoomFor = (count: number, idleMsMin: number): VmManager => {
+    const bytesMax = count * node.settings.sizing.memoryMibDefault * MIB;
+    return node.manager({ ...node.settings, templates: { ...node.settings.templates, bytesMax, idleMsMin } });
+  };
+
+  it('that nobody asks for any more make room for those of other domains', async () => {
+    vms = withRoomFor(2, -1);
+    await vms.acquire(ctx, request('a'));
+    await vms.acquire(ctx, request('b'));
+    await vms.acquire(ctx, request('a'));
+    expect((await vms.acquire(ctx, request('c'))).record.source).to.equal('clone');
+    expect(vms.templates.known.map(({ template }) => template.domain).sort()).to.deep.equal(['a', 'c']);
+  });
+
+  it('that are asked for stay, and another domain’s pods boot cold', async () => {
+    vms = withRoomFor(1, 3_600_000);
+    await vms.acquire(ctx, request('a'));
+    expect((await vms.acquire(ctx, request('b'))).record.source).to.equal('cold');
+    expect((await vms.acquire(ctx, request('a'))).record.source).to.equal('clone');
+  });
+
+  it('go before their successor is made where there is no room for both', async () => {
+    vms = withRoomFor(1, 3_600_000);
+    const first = await vms.acquire(ctx, request());
+    await vms.templates.rotate(ctx, await vms.want(ctx, 'default'));
+    const second = await vms.acquire(ctx, request());
+    expect(second.record.source).to.equal('clone');
+    expect(second.record.template?.id).not.to.equal(first.record.template?.id);
+    expect(await templateNames()).to.have.length(1);
   });
 
   it('of an earlier daemon are used again when every byte is as it was', async () => {
