@@ -74,6 +74,8 @@ pub trait Sys: Send + Sync + 'static {
     fn switch_root(&self, new_root: &Path) -> io::Result<()>;
     fn load_module(&self, path: &Path) -> io::Result<()>;
 
+    /// Of the calling thread: 0 as usual, 19 when nobody else wants to run.
+    fn set_nice(&self, nice: i32) -> io::Result<()>;
     fn set_hostname(&self, name: &str) -> io::Result<()>;
     fn set_clock(&self, unix_nano: i64) -> io::Result<()>;
     fn unix_nano(&self) -> i64;

@@ -22,6 +22,7 @@ const CGROUP: &str = "/sys/fs/cgroup";
 const CONTROLLERS: [&str; 5] = ["cpu", "memory", "pids", "io", "cpuset"];
 const OPEN_FILES_MAX: u64 = 1 << 20;
 const BLOCKING_THREADS_MAX: usize = 16;
+const NICE_MAX: i32 = 19;
 
 /// Returns only when the agent cannot go on.
 pub fn run() -> Fault {
@@ -70,10 +71,19 @@ fn enable_controllers(sys: &dyn Sys) {
 pub fn load_modules(sys: Arc<dyn Sys>) -> watch::Receiver<bool> {
     let (done, loaded) = watch::channel(false);
     tokio::task::spawn_blocking(move || {
-        modules::load_all(sys.as_ref(), Path::new(MODULES));
+        load_for_containers(sys.as_ref());
         done.send_replace(true);
     });
     loaded
+}
+
+/// After whatever the host asks for meanwhile: that, somebody waits for. The thread has other work later.
+fn load_for_containers(sys: &dyn Sys) {
+    let is_nice = sys.set_nice(NICE_MAX).is_ok();
+    modules::load_all(sys, Path::new(MODULES));
+    if is_nice && let Err(error) = sys.set_nice(0) {
+        say(format_args!("take the usual priority again: {error}"));
+    }
 }
 
 async fn serve(sys: Arc<dyn Sys>) -> Outcome<()> {
@@ -102,5 +112,19 @@ async fn serve(sys: Arc<dyn Sys>) -> Outcome<()> {
                 port = port::reopen(&sys, &devices).await?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fake::Fake;
+
+    #[test]
+    fn modules_are_loaded_when_nobody_else_wants_to_run() {
+        let fake = Fake::default();
+        fake.file(MODULES, "/m/a.ko");
+        load_for_containers(&fake);
+        assert_eq!(fake.calls(), ["set_nice 19", "load_module /m/a.ko", "set_nice 0"]);
     }
 }

@@ -164,6 +164,10 @@ impl Sys for Fake {
         self.call(format!("load_module {}", path.display()))
     }
 
+    fn set_nice(&self, nice: i32) -> io::Result<()> {
+        self.call(format!("set_nice {nice}"))
+    }
+
     fn set_hostname(&self, name: &str) -> io::Result<()> {
         self.call(format!("set_hostname {name}"))
     }

@@ -144,6 +144,12 @@ impl Sys for Linux {
         }
     }
 
+    fn set_nice(&self, nice: i32) -> io::Result<()> {
+        // SAFETY: setpriority(2) with numbers only; for Linux, process 0 is the calling thread.
+        nix::errno::Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
+        Ok(())
+    }
+
     fn set_hostname(&self, name: &str) -> io::Result<()> {
         Ok(sethostname(name)?)
     }
