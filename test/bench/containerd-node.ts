@@ -62,6 +62,16 @@ export class ContainerdNode {
     return ms;
   }
 
+  /** `count` pods at once: first call to last READY, in milliseconds; they are removed again. */
+  async manyPods(count: number): Promise<number> {
+    let ids: string[] = [];
+    const ms = await timed(async () => {
+      ids = await Promise.all(Array.from({ length: count }, async () => this.runSandbox()));
+    });
+    await Promise.all(ids.map(async (id) => this.removePod(id)));
+    return ms;
+  }
+
   async runSandbox(name?: string): Promise<string> {
     const config = sandboxConfig(
       name === undefined ? {} : { name, logDirectory: await this.#logDirectory(name) },

@@ -16,7 +16,7 @@ import { slope } from './slope.js';
 
 const stages = [1, 10, 25, 50];
 const quickStages = [1, 4];
-/** Goals of the issue, by the number of pods. */
+/** Goals, by the number of pods. */
 const pssGoals: Readonly<Record<number, string>> = { 25: '<= 36 MB' };
 const settleMs = 10_000;
 const quickSettleMs = 2_000;

@@ -11,7 +11,7 @@ import { isInterrupted, watchSignals } from './interrupt.js';
 import { listLatency } from './list-latency.js';
 import { rawFloors } from './raw-floors.js';
 import { report, writeReport } from './report.js';
-import { otherBursts, sandboxBurst } from './sandbox-burst.js';
+import { coldBurst, poolBurst, sandboxBurst } from './sandbox-burst.js';
 import { sandboxClone, sandboxCold, sandboxPool } from './sandbox-start.js';
 import { soak } from './soak.js';
 import { warmPod } from './warm-pod.js';
@@ -22,7 +22,8 @@ const benches: readonly Bench[] = [
   sandboxClone,
   sandboxPool,
   sandboxBurst,
-  otherBursts,
+  coldBurst,
+  poolBurst,
   warmPod,
   density,
   soak,

@@ -5,14 +5,15 @@ import { row, shownMs, spread } from './bench.js';
 import { run } from './interrupt.js';
 import { OwnNode } from './own-node.js';
 import { residentMib } from './process-memory.js';
-import { slope } from './slope.js';
 
 const podCount = 200;
 const quickPodCount = 8;
 const atATime = 8;
-/** The heap has its size after some pods; growth is what comes after. */
+/** Code is compiled and the heap has its size after some pods; growth is what comes after. */
 const warmUpPart = 0.2;
-const settleMs = 5_000;
+/** A heap under load grows until it is collected, and gives back what it has too much when there is nothing to do. */
+const settleMs = 20_000;
+const quickSettleMs = 2_000;
 
 export const soak: Bench = {
   names: ['soak-leftovers', 'soak-rss-growth', 'soak-pod'],
@@ -25,26 +26,29 @@ export const soak: Bench = {
     try {
       const before = new Set(await herkosd.leftovers());
       const ms: number[] = [];
-      const rss: number[] = [];
-      await inTurns(total, async () => {
-        ms.push((await node.onePod()).ms);
-        rss.push(await residentMib(herkosd.pid));
-        if (ms.length % 25 === 0)
-          say(`${String(ms.length)} pods, the daemon has ${rss.at(-1)?.toFixed(0) ?? ''} MiB`);
-      });
-      await sleep(run, settleMs);
+      /** Pods up to the `upTo`th; then what the daemon has when it has come to rest. */
+      const restingMib = async (upTo: number): Promise<number> => {
+        await inTurns(upTo - ms.length, async () => {
+          ms.push((await node.onePod()).ms);
+          if (ms.length % 25 === 0) say(`${String(ms.length)} pods`);
+        });
+        await sleep(run, quick ? quickSettleMs : settleMs);
+        return residentMib(herkosd.pid);
+      };
+      const firstMib = await restingMib(Math.ceil(total * warmUpPart));
+      const lastMib = await restingMib(total);
       // A template may be built or a pool filled meanwhile; those are told by their names, not by number.
       const left = (await herkosd.leftovers()).filter((line) => !before.has(line));
       for (const line of left) say(`left over: ${line}`);
-      const after = rss.slice(Math.floor(total * warmUpPart));
-      const line = slope(after);
-      say(`${shownMs([spread(ms).median])} a pod; the daemon: ${line.perStep.toFixed(3)} MiB more with each`);
+      say(
+        `${shownMs([spread(ms).median])} a pod; the daemon: ${firstMib.toFixed(1)}, then ${lastMib.toFixed(1)} MiB`,
+      );
       return [
         row({ name: 'soak-leftovers', unit: 'things', samples: [left.length], goal: '0' }),
         row({
           name: 'soak-rss-growth',
           unit: 'MiB',
-          samples: [line.perStep * after.length],
+          samples: [lastMib - firstMib],
           goal: 'flat',
         }),
         row({ name: 'soak-pod', unit: 'ms', samples: ms, goal: '-' }),
