@@ -79,6 +79,15 @@ describe('limits of a container', () => {
     expect(vm.guest.container(id).limits.cpu).to.include({ quota: -1 });
   });
 
+  it('on memory can be taken away, and swap with it', async () => {
+    const { id, vm } = await started({ memoryLimitBytes: 512 * MIB, memorySwapLimitBytes: 512 * MIB });
+    await h.pods.updateContainer(ctx, id, { memoryLimitBytes: -1 });
+    expect(vm.guest.container(id).limits.memory).to.deep.equal({ limit: -1, swap: -1 });
+    await eventually(() => vm.size.memoryMib === baseMib);
+    await h.pods.updateContainer(ctx, id, { memoryLimitBytes: 600 * MIB });
+    expect(vm.guest.container(id).limits.memory).to.include({ limit: 600 * MIB });
+  });
+
   it('keep the swap that there was when the memory changes', async () => {
     const { id, vm } = await started({ memoryLimitBytes: 512 * MIB, memorySwapLimitBytes: 512 * MIB });
     await h.pods.updateContainer(ctx, id, { memoryLimitBytes: 600 * MIB });
