@@ -98,6 +98,19 @@ describe('qmp session', () => {
     expect(error).to.have.property('class', 'Unavailable');
   });
 
+  it('ends when a guest has QEMU send events without end, and not for those of a full disk', async () => {
+    const event = (name: string): string => `{"event": "${name}", "data": {"info": {}}}\r\n`;
+    const qemu = await serve(({ id, execute }, socket) => {
+      socket.write(event(execute).repeat(execute === 'BLOCK_IO_ERROR' ? 10_000 : 1_001));
+      answer(socket, id, {});
+    });
+    const session = await QmpSession.connect(ctx, qemu.path);
+    await session.execute(ctx, 'BLOCK_IO_ERROR');
+    const error = await rejection(session.execute(ctx, 'ACPI_DEVICE_OST'));
+    expect(error).to.have.property('class', 'Unavailable');
+    expect(await session.lost).to.contain('too many events, ACPI_DEVICE_OST');
+  });
+
   it('ends with a QEMU that floods it', async () => {
     const qemu = await serve((_, socket) => {
       socket.write(Buffer.alloc(2 * 1024 * 1024, 'x'));
