@@ -51,6 +51,12 @@ export interface SizingSettings {
 /** Below this the guest's kernel has no room to start a container. */
 export const memoryMibFloor = 128;
 /**
+ * Of a RuntimeClass's overhead, what the hypervisor process keeps for itself: one without KVM was measured to use
+ * so much beside its guest, of which its translation buffer is 32 MiB; the rest is heap and page tables. The
+ * kubelet's limit on the pod's cgroup counts it too.
+ */
+export const hypervisorShareMib = 64;
+/**
  * What the hypervisor process may use beyond the guest's memory: its own code and heap, the
  * translation cache, page tables. Its cgroup kills it above, so it is generous.
  */

@@ -226,13 +226,13 @@ describe('the size of a pod’s VM', () => {
 
   it('follows the pod’s sums', async () => {
     const id = await h.run();
-    await h.pods.updateSandbox(ctx, id, { resources: limits(1024, 2), overhead: limits(200) });
+    await h.pods.updateSandbox(ctx, id, { resources: limits(1024, 2), overhead: limits(264) });
     expect(h.world.vm(id).size).to.deep.equal({ vcpus: 2, memoryMib: 1224 });
     expect(h.world.sandboxes.get(id)?.config.resources).to.deep.equal(limits(1024, 2));
     await h.pods.updateSandbox(ctx, id, { resources: limits(512) });
     await becomes(h.world.vm(id), { vcpus: 1, memoryMib: 712 });
     await expectClass(h.pods.updateSandbox(ctx, id, { resources: limits(8192) }), 'ResourceExhausted');
-    expect(h.pods.sandbox(id).config).to.deep.include({ resources: limits(512), overhead: limits(200) });
+    expect(h.pods.sandbox(id).config).to.deep.include({ resources: limits(512), overhead: limits(264) });
     h.daemon.fail('sandbox.put');
     await expectClass(h.pods.updateSandbox(ctx, id, { resources: limits(1024) }), 'Internal');
     await becomes(h.world.vm(id), { vcpus: 1, memoryMib: 712 });
