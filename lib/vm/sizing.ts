@@ -5,6 +5,7 @@ import type { ContainerDemand, PodDemand } from '../model/resources.js';
 import type { VmShape } from '../model/vm.js';
 import type { CgroupLimits } from './ports.js';
 import {
+  guestMibPerTableMib,
   hypervisorOverheadMib,
   hypervisorShareMib,
   hypervisorThreadsMax,
@@ -55,10 +56,11 @@ export function checkShape(settings: SizingSettings, { vcpus, memoryMib }: VmSha
 }
 
 /** Limits of the hypervisor's own cgroup: what the guest cannot reach from inside must end here. */
-export function hypervisorLimits(shape: VmShape): CgroupLimits {
+export function hypervisorLimits({ vcpus, memoryMib }: VmShape): CgroupLimits {
+  const tablesMib = Math.ceil(memoryMib / guestMibPerTableMib);
   return {
-    memoryBytesMax: (shape.memoryMib + hypervisorOverheadMib) * MIB,
-    pidsMax: hypervisorThreadsMax + shape.vcpus,
+    memoryBytesMax: (memoryMib + hypervisorOverheadMib + tablesMib) * MIB,
+    pidsMax: hypervisorThreadsMax + vcpus,
   };
 }
 

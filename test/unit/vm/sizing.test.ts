@@ -101,6 +101,13 @@ describe('vm sizing', () => {
         );
   });
 
+  it('lets the hypervisor have page tables for all of its guest', () => {
+    const limitMib = (memoryMib: number): number =>
+      (hypervisorLimits({ vcpus: 1, memoryMib }).memoryBytesMax ?? 0) / MIB;
+    expect(limitMib(256)).to.equal(256 + 256 + 2);
+    expect(limitMib(65_536 + 1)).to.equal(65_536 + 1 + 256 + 513);
+  });
+
   it('never gives less than asked for, and lets the hypervisor have more', () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 1, max: 900 }), { minLength: 1, maxLength: 4 }), (each) => {
