@@ -61,3 +61,7 @@ export class StandInQemu {
 export function answer(socket: Socket, id: string, value: unknown): void {
   socket.write(`${JSON.stringify({ return: value, id })}\r\n`);
 }
+
+export function refuse(socket: Socket, id: string, why: string): void {
+  socket.write(`${JSON.stringify({ error: { class: 'GenericError', desc: why }, id })}\r\n`);
+}
