@@ -108,14 +108,25 @@ export async function withSizeLock<T>(
 /** For whoever has the lock. @throws DeadlineExceeded, ResourceExhausted when the guest does not take it */
 export async function growLocked(room: PodRoom, ctx: Context, live: LivePod, wanted: VmShape): Promise<void> {
   if (hasRoom(live, wanted)) return;
-  const target = live.size === undefined ? wanted : larger(live.size, wanted);
+  const known = live.size;
+  const needed = known === undefined ? wanted : larger(known, wanted);
+  // Where it is not known, the guest keeps what it has: nobody has asked it what it can spare.
+  const target = known === undefined ? larger(await sizeNow(room, ctx, live), wanted) : needed;
   const taken = await resize(room, ctx, live, target, 'growing');
   if (fits(target, taken)) return;
-  live.size = undefined;
+  const isEnough = fits(needed, taken);
+  live.size = isEnough ? needed : undefined;
+  if (isEnough) return;
   throw new HerkosError(
     'ResourceExhausted',
-    `the pod needs ${shown(target)} and was given them, but its guest has taken only ${shown(taken)}`,
+    `the pod needs ${shown(needed)} and was given them, but its guest has taken only ${shown(taken)}`,
     { reason: 'VM_NOT_GROWN' },
+  );
+}
+
+async function sizeNow(room: PodRoom, ctx: Context, live: LivePod): Promise<VmShape> {
+  return room.step(ctx, 'asking for the size of the virtual machine', 'guestMs', (step) =>
+    live.vm.size(step),
   );
 }
 
@@ -182,7 +193,7 @@ async function settleLocked(
       wanted: shown(target),
       taken: shown(taken),
     });
-  return taken.memoryMib < target.memoryMib + blockMib;
+  return !exceeds(taken, target);
 }
 
 /** Step by step, and no further than the guest can spare. @returns what it has then */
@@ -229,12 +240,18 @@ async function resize(
       return plugged;
     },
   );
-  live.size = target;
+  // A guest that keeps memory may give it back at any time, and is asked again.
+  live.size = exceeds(taken, target) ? undefined : target;
   return taken;
 }
 
 export function hasRoom(live: LivePod, wanted: VmShape): boolean {
   return live.size !== undefined && fits(wanted, live.size);
+}
+
+/** By more than the odd part of a block. Processors do not count: without KVM no guest gives one back. */
+function exceeds(taken: VmShape, target: VmShape): boolean {
+  return taken.memoryMib >= target.memoryMib + blockMib;
 }
 
 function fits(inner: VmShape, outer: VmShape): boolean {

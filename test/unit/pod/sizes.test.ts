@@ -33,6 +33,10 @@ describe('the size of a pod’s VM', () => {
     await eventually(() => vm.size.memoryMib === size.memoryMib && vm.size.vcpus === size.vcpus);
     await eventually(() => vm.guest.cpus === size.vcpus);
   };
+  const neverByItself = async (): Promise<void> => {
+    await h.close();
+    h = await PodHarness.create({ sizeAgainMs: 3_600_000 });
+  };
   const count = (call: string): number => h.daemon.calls.filter((name) => name === call).length;
   const timings = (id: string): string[] => h.pods.sandbox(id).timings.map(({ phase }) => phase);
 
@@ -169,6 +173,32 @@ describe('the size of a pod’s VM', () => {
     await becomes(vm, { vcpus: 1, memoryMib: 296 });
     await h.pods.removeContainer(ctx, container);
     await becomes(vm, base);
+  });
+
+  it('is asked for again by the next who settles it, when the guest keeps memory', async () => {
+    await neverByItself();
+    const id = await h.run();
+    const container = await create(id, limits(1024));
+    const vm = h.world.vm(id);
+    vm.keepsMib = 350;
+    await h.pods.updateContainer(ctx, container, { memoryLimitBytes: 200 * MIB });
+    await eventually(() => vm.size.memoryMib === 296);
+    const asked = count('resize');
+    await h.pods.updateContainer(ctx, container, { cpuShares: 5 });
+    await eventually(() => count('resize') > asked);
+  });
+
+  it('is not made less by growing while it is not known', async () => {
+    await neverByItself();
+    const id = await h.run();
+    const container = await create(id, limits(2048));
+    const vm = h.world.vm(id);
+    vm.usesMib = 1000;
+    h.daemon.fail('resize', 'after');
+    await h.pods.removeContainer(ctx, container);
+    await eventually(() => vm.size.memoryMib < 2144);
+    await create(id, limits(512));
+    expect(vm.size.memoryMib).to.be.greaterThan(1000);
   });
 
   it('is no less than what the guest uses, until it uses less', async () => {
