@@ -10,7 +10,7 @@
  * registry, so that several at once add up; while limits change there is room for the old and the new.
  */
 import type { CancellableContext, Context } from '../base/context.js';
-import { sleep } from '../base/context.js';
+import { sleep, throwIfDone } from '../base/context.js';
 import { HerkosError, messageOf } from '../base/errors.js';
 import type { ContainerConfig, ContainerRecord } from '../model/container.js';
 import { hasExited } from '../model/container-state.js';
@@ -22,7 +22,7 @@ import type { PodRoom } from './room.js';
 import { blockMib, nextMib } from './spare-memory.js';
 import { either } from './steps.js';
 
-/** A guest that keeps memory for long is asked ever more rarely, up to so many times. */
+/** A guest that keeps memory for long, or fails, is asked ever more rarely, up to so many times. */
 const restGrowthMax = 16;
 
 /** What differs from the records: a request that is not written yet. */
@@ -132,7 +132,7 @@ async function sizeNow(room: PodRoom, ctx: Context, live: LivePod): Promise<VmSh
 
 /**
  * Gives back, in the background, what the records do not ask for any more; later again, when the guest
- * could not spare it. Never fails.
+ * could not spare it, or it failed. Never fails itself.
  */
 export function settleVm(room: PodRoom, sandbox: SandboxEntry): void {
   const { live } = sandbox;
@@ -141,13 +141,8 @@ export function settleVm(room: PodRoom, sandbox: SandboxEntry): void {
   const ctx = either(room.life, live.scope);
   live.settling.add(ctx);
   settleInTheEnd(room, ctx, sandbox, live)
-    .catch((error: unknown) => {
-      if (ctx.signal.aborted) return;
-      room.log.warn('a virtual machine has not the size that its pod needs', {
-        sandbox: sandbox.record.id,
-        error: messageOf(error),
-      });
-    })
+    // Others settle it, or there is nothing to settle any more.
+    .catch(() => undefined)
     .finally(() => {
       live.settling.delete(ctx);
       ctx.cancel();
@@ -160,8 +155,20 @@ async function settleInTheEnd(
   sandbox: SandboxEntry,
   live: LivePod,
 ): Promise<void> {
-  const settle = (isAgain: boolean): Promise<boolean> =>
-    room.sizeLocks.run(ctx, sandbox.record.id, () => settleLocked(room, ctx, sandbox, live, isAgain));
+  const settle = async (isAgain: boolean): Promise<boolean> => {
+    try {
+      return await room.sizeLocks.run(ctx, sandbox.record.id, () =>
+        settleLocked(room, ctx, sandbox, live, isAgain),
+      );
+    } catch (error) {
+      throwIfDone(ctx);
+      room.log.warn('a virtual machine has not the size that its pod needs; trying again', {
+        sandbox: sandbox.record.id,
+        error: messageOf(error),
+      });
+      return false;
+    }
+  };
   const { sizeAgainMs } = room.settings.deadlines;
   let restMs = sizeAgainMs;
   for (let isDone = await settle(false); !isDone; isDone = await settle(true)) {

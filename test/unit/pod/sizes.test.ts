@@ -221,6 +221,7 @@ describe('the size of a pod’s VM', () => {
   });
 
   it('stays when the guest does not say what it uses', async () => {
+    await neverByItself();
     const id = await h.run();
     const container = await create(id, limits(1024));
     h.daemon.fail('guest.memory');
@@ -231,6 +232,16 @@ describe('the size of a pod’s VM', () => {
     await h.pods.removeContainer(ctx, again);
     await becomes(h.world.vm(id), base);
   });
+
+  for (const call of ['size', 'guest.memory', 'resize'])
+    it(`is given back by itself when that failed at ${call} before`, async () => {
+      const id = await h.run();
+      const container = await create(id, limits(1024, 2));
+      h.daemon.fail(call);
+      h.daemon.fail(call, 'after');
+      await h.pods.removeContainer(ctx, container);
+      await becomes(h.world.vm(id), base);
+    });
 
   it('grows though it is shrinking, and shrinks afterwards', async () => {
     const id = await h.run();
