@@ -112,7 +112,7 @@ export async function growLocked(room: PodRoom, ctx: Context, live: LivePod, wan
   const needed = known === undefined ? wanted : larger(known, wanted);
   // Where it is not known, the guest keeps what it has: nobody has asked it what it can spare.
   const target = known === undefined ? larger(await sizeNow(room, ctx, live), wanted) : needed;
-  const taken = await resize(room, ctx, live, target, 'growing');
+  const taken = await resize(room, ctx, live, known, target, 'growing');
   if (fits(target, taken)) return;
   const isEnough = fits(needed, taken);
   live.size = isEnough ? needed : undefined;
@@ -206,12 +206,31 @@ async function settleLocked(
 /** Step by step, and no further than the guest can spare. @returns what it has then */
 async function shrink(room: PodRoom, ctx: Context, live: LivePod, target: VmShape): Promise<VmShape> {
   for (;;) {
-    const { now, next } = await room.step(ctx, 'asking the guest what it can spare', 'guestMs', (step) =>
-      nextSize(step, live, target),
-    );
-    const taken = await resize(room, ctx, live, next, 'shrinking');
+    const { from, now, next } = await takeBack(room, ctx, live, target);
+    const taken = await resize(room, ctx, live, from, next, 'shrinking');
     const isThere = next.memoryMib <= target.memoryMib;
     if (isThere || next.memoryMib >= now.memoryMib || taken.memoryMib >= now.memoryMib) return taken;
+  }
+}
+
+/** What the guest is asked for next. From now on nobody counts on what there is: who needs room waits for its turn. */
+async function takeBack(
+  room: PodRoom,
+  ctx: Context,
+  live: LivePod,
+  target: VmShape,
+): Promise<{ readonly from: VmShape | undefined; readonly now: VmShape; readonly next: VmShape }> {
+  const from = live.size;
+  live.size = undefined;
+  try {
+    const asked = await room.step(ctx, 'asking the guest what it can spare', 'guestMs', (step) =>
+      nextSize(step, live, target),
+    );
+    return { from, ...asked };
+  } catch (error) {
+    // Nothing has been taken.
+    live.size = from;
+    throw error;
   }
 }
 
@@ -226,15 +245,19 @@ async function nextSize(
   return { now, next: { ...target, memoryMib: nextMib(now.memoryMib, target.memoryMib, memory) } };
 }
 
-/** While it is under way, and when it fails, the size is not known. */
+/**
+ * While it is under way, and when it fails, the size is not known.
+ * @param from what it was last brought to, if that is known
+ */
 async function resize(
   room: PodRoom,
   ctx: Context,
   live: LivePod,
+  from: VmShape | undefined,
   target: VmShape,
   verb: 'growing' | 'shrinking',
 ): Promise<VmShape> {
-  const onlineBefore = (live.size ?? live.vm.record.shape).vcpus;
+  const onlineBefore = (from ?? live.vm.record.shape).vcpus;
   live.size = undefined;
   const taken = await room.step(
     ctx,

@@ -256,6 +256,17 @@ describe('the size of a pod’s VM', () => {
     await becomes(h.world.vm(id), base);
   });
 
+  it('is not counted on while it may be taken back', async () => {
+    const id = await h.run();
+    const container = await create(id, limits(2048));
+    h.daemon.fail('guest.memory', 'hang');
+    await h.pods.removeContainer(ctx, container);
+    await eventually(() => count('guest.memory') === 1);
+    // What there is would be enough, but is about to go: a settling for fewer containers is ended, and begun anew.
+    await create(id, limits(1024));
+    await becomes(h.world.vm(id), { vcpus: 1, memoryMib: 1120 });
+  });
+
   it('forgets a preparing container when the next one is there', async () => {
     const id = await h.run();
     const first = await h.start(id, 'exit 0', { resources: limits(2048) });
