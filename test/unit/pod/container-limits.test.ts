@@ -168,6 +168,24 @@ describe('limits of a container', () => {
     await second.pods.close();
   });
 
+  it('are restored by the next daemon for one that it was to start too', async () => {
+    const sandbox = await h.run();
+    const id = await h.create(sandbox, 'sleep', { resources: limits(512) });
+    h.daemon.fail('resize', 'stuck');
+    void h.pods.updateContainer(ctx, id, limits(1024));
+    await eventually(() => h.world.containers.get(id)?.changingTo !== undefined);
+    h.daemon.fail('guest.startContainer', 'stuck');
+    void h.pods.startContainer(ctx, id);
+    await eventually(() => counted('guest.startContainer') === 1);
+    await h.daemon.kill();
+    Incarnation.closeConnections(h.world);
+    expect(h.world.containers.get(id)).to.include({ phase: 'starting' });
+    const second = await h.world.daemon();
+    expect(h.world.containers.get(id)).to.include({ phase: 'created' });
+    expect(h.world.containers.get(id)).not.to.have.property('changingTo');
+    await second.pods.close();
+  });
+
   it('are refused when they cannot be', async () => {
     const { id, sandbox } = await started(limits(512));
     const puts = counted('container.put');
