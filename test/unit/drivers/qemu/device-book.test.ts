@@ -104,7 +104,9 @@ describe('device commands', () => {
 
   it('never have QEMU write zeroes where holes in files are feigned', () => {
     const [node, device] = plugDisk(book.add('disk', ['/d'], 'o'), '/d', false);
-    expect(node?.args).to.deep.include({ discard: 'ignore' }).and.to.have.nested.include({ 'file.discard': 'ignore' });
+    expect(node?.args)
+      .to.deep.include({ discard: 'ignore' })
+      .and.to.have.nested.include({ 'file.discard': 'ignore' });
     expect(device?.args).to.include({ discard: false, 'write-zeroes': false });
     const [, other] = plugDisk(book.add('disk', ['/e'], 'o'), '/e', true);
     expect(other?.args).to.include({ discard: true, 'write-zeroes': true });
