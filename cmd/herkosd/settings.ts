@@ -8,13 +8,13 @@ import { hostHelperOf } from '../../lib/config/node.js';
 import type { CniSettings } from '../../lib/drivers/cni/settings.js';
 import { cniDefaults } from '../../lib/drivers/cni/settings.js';
 import type { GuestFiles, QemuSettings } from '../../lib/drivers/qemu/settings.js';
-import { qemuDefaults } from '../../lib/drivers/qemu/settings.js';
+import { memoryMibLimit, qemuDefaults, vcpusLimit } from '../../lib/drivers/qemu/settings.js';
 import type { RegistrySettings } from '../../lib/drivers/registry/settings.js';
 import { defaultRetry, proxyFromEnvironment } from '../../lib/drivers/registry/settings.js';
 import type { ImageSettings } from '../../lib/image/settings.js';
 import type { PodSettings } from '../../lib/pod/settings.js';
 import { defaultDeadlines } from '../../lib/pod/settings.js';
-import type { VmSettings } from '../../lib/vm/settings.js';
+import type { SizingSettings, VmSettings } from '../../lib/vm/settings.js';
 import { hostPlatform } from '../../lib/wire/oci/platform.js';
 import { version } from './version.js';
 
@@ -62,16 +62,16 @@ export function sharedGid(vm: Config['vm']): number {
 }
 
 export function vmSettings({ node, vm }: Config): VmSettings {
+  const bootMib = Math.ceil(vm.memory / MIB);
   return {
     instance: node.instance,
     uidFirst: vm.uid_first,
     uidCount: vm.uid_count,
     sizing: {
       vcpusDefault: vm.vcpus,
-      memoryMibDefault: Math.ceil(vm.memory / MIB),
+      memoryMibDefault: bootMib,
       guestOverheadMib: Math.ceil(vm.memory_overhead / MIB),
-      vcpusMax: availableParallelism(),
-      memoryMibMax: Math.max(0, Math.floor(totalmem() / MIB) - reservedMib),
+      ...vmMost(bootMib, availableParallelism(), Math.floor(totalmem() / MIB)),
     },
     poolCgroupParent: '',
     mergeableDomains: vm.ksm_domains,
@@ -93,6 +93,18 @@ export function vmSettings({ node, vm }: Config): VmSettings {
       memoryReserveBytes: vm.pool_memory_reserve,
       idleMsMax: poolIdleMsMax,
     },
+  };
+}
+
+/** What a node of that size can give one VM: no more than QEMU's machine is made for. */
+export function vmMost(
+  bootMib: number,
+  processors: number,
+  nodeMib: number,
+): Pick<SizingSettings, 'vcpusMax' | 'memoryMibMax'> {
+  return {
+    vcpusMax: Math.min(processors, vcpusLimit),
+    memoryMibMax: Math.max(0, Math.min(nodeMib - reservedMib, bootMib + memoryMibLimit)),
   };
 }
 

@@ -7,25 +7,23 @@ import { integer, requiredText, stringMap } from './checks.js';
 /** The kernel's range of oom_score_adj. */
 const oomScoreAdjMax = 1000;
 
+const unlimited = -1;
+
 /**
- * CRI knows no "absent" here: zero and empty mean that a limit is not set, and so does a quota of -1.
- * A swap limit of -1 (no limit) is kept: it differs from "not set".
+ * CRI knows no "absent" here: zero and empty mean that a limit is not set, and so does "no limit" for a quota
+ * or for memory. Of swap it is kept: there it differs from "not set".
  */
 export function decodeResources(
   from: v1.LinuxContainerResources.$Properties | null | undefined,
   field: string,
 ): LinuxResources {
   if (from === null || from === undefined) return {};
-  const quota = integer(from.cpuQuota, `${field}.cpu_quota`, -1);
   return {
     ...set('cpuShares', integer(from.cpuShares, `${field}.cpu_shares`, 0)),
-    ...set('cpuQuotaUs', Math.max(0, quota)),
+    ...set('cpuQuotaUs', Math.max(0, limitOf(from.cpuQuota))),
     ...set('cpuPeriodUs', integer(from.cpuPeriod, `${field}.cpu_period`, 0)),
-    ...set('memoryLimitBytes', integer(from.memoryLimitInBytes, `${field}.memory_limit_in_bytes`, 0)),
-    ...set(
-      'memorySwapLimitBytes',
-      integer(from.memorySwapLimitInBytes, `${field}.memory_swap_limit_in_bytes`, -1),
-    ),
+    ...set('memoryLimitBytes', Math.max(0, limitOf(from.memoryLimitInBytes))),
+    ...set('memorySwapLimitBytes', limitOf(from.memorySwapLimitInBytes)),
     ...set(
       'oomScoreAdj',
       integer(from.oomScoreAdj, `${field}.oom_score_adj`, -oomScoreAdjMax, oomScoreAdjMax),
@@ -37,10 +35,13 @@ export function decodeResources(
   };
 }
 
-/** A change of limits; a quota of -1 takes the limit away, which is more than not naming it. */
+/** A change of limits; "no limit" takes one away, which is more than not naming it. */
 export function decodeChange(from: v1.LinuxContainerResources.$Properties, field: string): LinuxResources {
-  const quota = integer(from.cpuQuota, `${field}.cpu_quota`, -1);
-  return { ...decodeResources(from, field), ...(quota < 0 ? { cpuQuotaUs: -1 } : {}) };
+  return {
+    ...decodeResources(from, field),
+    ...(limitOf(from.cpuQuota) < 0 ? { cpuQuotaUs: unlimited } : {}),
+    ...(limitOf(from.memoryLimitInBytes) < 0 ? { memoryLimitBytes: unlimited } : {}),
+  };
 }
 
 /** Exact for every value that was decoded here. */
@@ -60,6 +61,15 @@ export function encodeResources(from: LinuxResources): v1.LinuxContainerResource
     })),
     unified: stringMap(from.unified),
   };
+}
+
+/**
+ * The kubelet says "no limit" as it finds it in the pod's cgroup: -1, or 2^63 less a page (cgroup v1). Of a pod
+ * with a RuntimeClass it takes the overhead off that too.
+ */
+function limitOf(value: Long | number | null | undefined): number {
+  const number = Number((value ?? 0).toString());
+  return number < 0 || number > Number.MAX_SAFE_INTEGER ? unlimited : number;
 }
 
 function set<Name extends keyof LinuxResources, Value extends string | number>(

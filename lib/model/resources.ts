@@ -1,7 +1,7 @@
 /** Limits as the kubelet sends them; undefined means "not set" (cri-api LinuxContainerResources). */
 export interface LinuxResources {
   readonly cpuShares?: number;
-  /** Negative: no limit, said in so many words to take one away. */
+  /** Negative, as for memory: no limit, said in so many words to take one away. */
   readonly cpuQuotaUs?: number;
   readonly cpuPeriodUs?: number;
   readonly memoryLimitBytes?: number;
@@ -57,10 +57,14 @@ export function changedResources(before: LinuxResources, change: LinuxResources)
   };
 }
 
-/** The swap limit counts memory too, so it moves with it: the swap itself stays what it was. */
+/**
+ * The swap limit counts memory too, so it moves with it: the swap itself stays what it was. Without a limit on
+ * memory there can be none on both.
+ */
 function keptSwap(before: LinuxResources, change: LinuxResources): LinuxResources {
   const [memory, swap] = [memoryBytesOf(before), before.memorySwapLimitBytes ?? 0];
   const next = memoryBytesOf(change);
+  if (swap > 0 && (change.memoryLimitBytes ?? 0) < 0) return { memorySwapLimitBytes: -1 };
   if (memory === undefined || next === undefined || swap <= 0) return {};
   return { memorySwapLimitBytes: Math.max(next, swap + next - memory) };
 }

@@ -52,6 +52,7 @@ async function recoverAlive(
   if (phase === 'starting' && state.phase === 'created') {
     // The earlier daemon ended before it asked the guest; whoever asked has got no answer and may ask again.
     await room.ledger.noteContainer(entry, toCreated(entry.record));
+    await restore(room, entry);
     return;
   }
   if (phase !== 'created') {

@@ -10,7 +10,7 @@
  * registry, so that several at once add up; while limits change there is room for the old and the new.
  */
 import type { CancellableContext, Context } from '../base/context.js';
-import { sleep } from '../base/context.js';
+import { sleep, throwIfDone } from '../base/context.js';
 import { HerkosError, messageOf } from '../base/errors.js';
 import type { ContainerConfig, ContainerRecord } from '../model/container.js';
 import { hasExited } from '../model/container-state.js';
@@ -22,7 +22,7 @@ import type { PodRoom } from './room.js';
 import { blockMib, nextMib } from './spare-memory.js';
 import { either } from './steps.js';
 
-/** A guest that keeps memory for long is asked ever more rarely, up to so many times. */
+/** A guest that keeps memory for long, or fails, is asked ever more rarely, up to so many times. */
 const restGrowthMax = 16;
 
 /** What differs from the records: a request that is not written yet. */
@@ -108,20 +108,31 @@ export async function withSizeLock<T>(
 /** For whoever has the lock. @throws DeadlineExceeded, ResourceExhausted when the guest does not take it */
 export async function growLocked(room: PodRoom, ctx: Context, live: LivePod, wanted: VmShape): Promise<void> {
   if (hasRoom(live, wanted)) return;
-  const target = live.size === undefined ? wanted : larger(live.size, wanted);
-  const taken = await resize(room, ctx, live, target, 'growing');
+  const known = live.size;
+  const needed = known === undefined ? wanted : larger(known, wanted);
+  // Where it is not known, the guest keeps what it has: nobody has asked it what it can spare.
+  const target = known === undefined ? larger(await sizeNow(room, ctx, live), wanted) : needed;
+  const taken = await resize(room, ctx, live, known, target, 'growing');
   if (fits(target, taken)) return;
-  live.size = undefined;
+  const isEnough = fits(needed, taken);
+  live.size = isEnough ? needed : undefined;
+  if (isEnough) return;
   throw new HerkosError(
     'ResourceExhausted',
-    `the pod needs ${shown(target)} and was given them, but its guest has taken only ${shown(taken)}`,
+    `the pod needs ${shown(needed)} and was given them, but its guest has taken only ${shown(taken)}`,
     { reason: 'VM_NOT_GROWN' },
+  );
+}
+
+async function sizeNow(room: PodRoom, ctx: Context, live: LivePod): Promise<VmShape> {
+  return room.step(ctx, 'asking for the size of the virtual machine', 'guestMs', (step) =>
+    live.vm.size(step),
   );
 }
 
 /**
  * Gives back, in the background, what the records do not ask for any more; later again, when the guest
- * could not spare it. Never fails.
+ * could not spare it, or it failed. Never fails itself.
  */
 export function settleVm(room: PodRoom, sandbox: SandboxEntry): void {
   const { live } = sandbox;
@@ -130,13 +141,8 @@ export function settleVm(room: PodRoom, sandbox: SandboxEntry): void {
   const ctx = either(room.life, live.scope);
   live.settling.add(ctx);
   settleInTheEnd(room, ctx, sandbox, live)
-    .catch((error: unknown) => {
-      if (ctx.signal.aborted) return;
-      room.log.warn('a virtual machine has not the size that its pod needs', {
-        sandbox: sandbox.record.id,
-        error: messageOf(error),
-      });
-    })
+    // Others settle it, or there is nothing to settle any more.
+    .catch(() => undefined)
     .finally(() => {
       live.settling.delete(ctx);
       ctx.cancel();
@@ -149,8 +155,20 @@ async function settleInTheEnd(
   sandbox: SandboxEntry,
   live: LivePod,
 ): Promise<void> {
-  const settle = (isAgain: boolean): Promise<boolean> =>
-    room.sizeLocks.run(ctx, sandbox.record.id, () => settleLocked(room, ctx, sandbox, live, isAgain));
+  const settle = async (isAgain: boolean): Promise<boolean> => {
+    try {
+      return await room.sizeLocks.run(ctx, sandbox.record.id, () =>
+        settleLocked(room, ctx, sandbox, live, isAgain),
+      );
+    } catch (error) {
+      throwIfDone(ctx);
+      room.log.warn('a virtual machine has not the size that its pod needs; trying again', {
+        sandbox: sandbox.record.id,
+        error: messageOf(error),
+      });
+      return false;
+    }
+  };
   const { sizeAgainMs } = room.settings.deadlines;
   let restMs = sizeAgainMs;
   for (let isDone = await settle(false); !isDone; isDone = await settle(true)) {
@@ -182,18 +200,37 @@ async function settleLocked(
       wanted: shown(target),
       taken: shown(taken),
     });
-  return taken.memoryMib < target.memoryMib + blockMib;
+  return !exceeds(taken, target);
 }
 
 /** Step by step, and no further than the guest can spare. @returns what it has then */
 async function shrink(room: PodRoom, ctx: Context, live: LivePod, target: VmShape): Promise<VmShape> {
   for (;;) {
-    const { now, next } = await room.step(ctx, 'asking the guest what it can spare', 'guestMs', (step) =>
-      nextSize(step, live, target),
-    );
-    const taken = await resize(room, ctx, live, next, 'shrinking');
+    const { from, now, next } = await takeBack(room, ctx, live, target);
+    const taken = await resize(room, ctx, live, from, next, 'shrinking');
     const isThere = next.memoryMib <= target.memoryMib;
     if (isThere || next.memoryMib >= now.memoryMib || taken.memoryMib >= now.memoryMib) return taken;
+  }
+}
+
+/** What the guest is asked for next. From now on nobody counts on what there is: who needs room waits for its turn. */
+async function takeBack(
+  room: PodRoom,
+  ctx: Context,
+  live: LivePod,
+  target: VmShape,
+): Promise<{ readonly from: VmShape | undefined; readonly now: VmShape; readonly next: VmShape }> {
+  const from = live.size;
+  live.size = undefined;
+  try {
+    const asked = await room.step(ctx, 'asking the guest what it can spare', 'guestMs', (step) =>
+      nextSize(step, live, target),
+    );
+    return { from, ...asked };
+  } catch (error) {
+    // Nothing has been taken.
+    live.size = from;
+    throw error;
   }
 }
 
@@ -208,15 +245,19 @@ async function nextSize(
   return { now, next: { ...target, memoryMib: nextMib(now.memoryMib, target.memoryMib, memory) } };
 }
 
-/** While it is under way, and when it fails, the size is not known. */
+/**
+ * While it is under way, and when it fails, the size is not known.
+ * @param from what it was last brought to, if that is known
+ */
 async function resize(
   room: PodRoom,
   ctx: Context,
   live: LivePod,
+  from: VmShape | undefined,
   target: VmShape,
   verb: 'growing' | 'shrinking',
 ): Promise<VmShape> {
-  const onlineBefore = (live.size ?? live.vm.record.shape).vcpus;
+  const onlineBefore = (from ?? live.vm.record.shape).vcpus;
   live.size = undefined;
   const taken = await room.step(
     ctx,
@@ -229,12 +270,18 @@ async function resize(
       return plugged;
     },
   );
-  live.size = target;
+  // A guest that keeps memory may give it back at any time, and is asked again.
+  live.size = exceeds(taken, target) ? undefined : target;
   return taken;
 }
 
 export function hasRoom(live: LivePod, wanted: VmShape): boolean {
   return live.size !== undefined && fits(wanted, live.size);
+}
+
+/** By more than the odd part of a block. Processors do not count: without KVM no guest gives one back. */
+function exceeds(taken: VmShape, target: VmShape): boolean {
+  return taken.memoryMib >= target.memoryMib + blockMib;
 }
 
 function fits(inner: VmShape, outer: VmShape): boolean {

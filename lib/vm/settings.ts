@@ -57,9 +57,17 @@ export interface SizingSettings {
 /** Below this the guest's kernel has no room to start a container. */
 export const memoryMibFloor = 128;
 /**
+ * Of a RuntimeClass's overhead, what the hypervisor process keeps for itself: one without KVM was measured to use
+ * so much beside its guest, of which its translation buffer is 32 MiB; the rest is heap and page tables. The
+ * kubelet's limit on the pod's cgroup counts it too.
+ */
+export const hypervisorShareMib = 64;
+/**
  * What the hypervisor process may use beyond the guest's memory: its own code and heap, the
- * translation cache, page tables. Its cgroup kills it above, so it is generous.
+ * translation cache. Its cgroup kills it above, so it is generous.
  */
 export const hypervisorOverheadMib = 256;
+/** For as much of the guest's memory it may use one MiB more: page tables grow with it, its own and the guest's. */
+export const guestMibPerTableMib = 128;
 /** Threads of one hypervisor: vCPUs, I/O workers (64 at most in QEMU), its main loop. */
 export const hypervisorThreadsMax = 256;

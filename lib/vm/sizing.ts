@@ -4,7 +4,13 @@ import { cpusOf, memoryBytesOf } from '../model/resources.js';
 import type { ContainerDemand, PodDemand } from '../model/resources.js';
 import type { VmShape } from '../model/vm.js';
 import type { CgroupLimits } from './ports.js';
-import { hypervisorOverheadMib, hypervisorThreadsMax, memoryMibFloor } from './settings.js';
+import {
+  guestMibPerTableMib,
+  hypervisorOverheadMib,
+  hypervisorShareMib,
+  hypervisorThreadsMax,
+  memoryMibFloor,
+} from './settings.js';
 import type { SizingSettings } from './settings.js';
 
 /** A guest takes and gives back memory in blocks of this size; odd sizes only waste the rest. */
@@ -15,7 +21,7 @@ const containersNamedMax = 8;
 
 /**
  * The machine for a pod: the larger of what the pod as a whole asks for and what its containers do, and
- * what the guest itself needs (or the RuntimeClass overhead, when that is more). Containers without a
+ * what the guest itself needs (or what the RuntimeClass overhead leaves it, when that is more). Containers without a
  * memory limit share one default besides the others' limits; a pod that says nothing gets the defaults.
  *
  * Limits on processors may add up to more than the node has, as they may without a VM: then the machine
@@ -50,10 +56,11 @@ export function checkShape(settings: SizingSettings, { vcpus, memoryMib }: VmSha
 }
 
 /** Limits of the hypervisor's own cgroup: what the guest cannot reach from inside must end here. */
-export function hypervisorLimits(shape: VmShape): CgroupLimits {
+export function hypervisorLimits({ vcpus, memoryMib }: VmShape): CgroupLimits {
+  const tablesMib = Math.ceil(memoryMib / guestMibPerTableMib);
   return {
-    memoryBytesMax: (shape.memoryMib + hypervisorOverheadMib) * MIB,
-    pidsMax: hypervisorThreadsMax + shape.vcpus,
+    memoryBytesMax: (memoryMib + hypervisorOverheadMib + tablesMib) * MIB,
+    pidsMax: hypervisorThreadsMax + vcpus,
   };
 }
 
@@ -83,9 +90,10 @@ function memoryFor(settings: SizingSettings, demand: PodDemand): number {
   return Math.max(memoryMibFloor, mib);
 }
 
-/** The RuntimeClass overhead pays for the guest and the hypervisor; ours only fills it up. */
+/** The RuntimeClass overhead pays for the hypervisor first, then for the guest; ours only fills it up. */
 function guestBytesOf(settings: SizingSettings, { overhead = {} }: PodDemand): number {
-  return Math.max(settings.guestOverheadMib * MIB, memoryBytesOf(overhead) ?? 0);
+  const leftBytes = (memoryBytesOf(overhead) ?? 0) - hypervisorShareMib * MIB;
+  return Math.max(settings.guestOverheadMib * MIB, leftBytes);
 }
 
 /** One that no machine of this node can hold, even alone. */

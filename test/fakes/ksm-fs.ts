@@ -23,8 +23,8 @@ export class FakeKsmFs implements KsmFs {
   ]);
   /** Every write to a file of the kernel, as `name=value`. */
   readonly writes: string[] = [];
-  /** The next write to this file fails, with this code. */
-  refuse: { readonly name: string; readonly code: string } | undefined;
+  /** Writes to this file, or of this value only, fail with this code. */
+  refuse: { readonly name: string; readonly code: string; readonly value?: string } | undefined;
   /** Writes still allowed; then the daemon is dead and nothing it does has any effect. */
   writesLeft = Number.POSITIVE_INFINITY;
 
@@ -59,7 +59,7 @@ export class FakeKsmFs implements KsmFs {
   async write(path: string, value: string): Promise<void> {
     await Promise.resolve();
     const name = path.slice(directory.length + 1);
-    if (this.refuse?.name === name)
+    if (this.refuse?.name === name && (this.refuse.value ?? value) === value)
       throw Object.assign(new Error(`${this.refuse.code}: ${name}`), this.refuse);
     if (this.#dies()) return;
     if (!this.files.has(path)) throw Object.assign(new Error(`ENOENT: ${path}`), { code: 'ENOENT' });

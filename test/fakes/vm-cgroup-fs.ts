@@ -31,6 +31,8 @@ export class FakeCgroupFs implements CgroupFs {
   readonly killed: number[] = [];
   /** Kernel 5.14 and later. */
   hasKillFile = true;
+  /** Controllers do not get below this, whatever is written; empty: they do everywhere. */
+  barrier = '';
   readonly #hierarchies: readonly FakeHierarchy[];
 
   constructor(hierarchies: readonly FakeHierarchy[]) {
@@ -90,23 +92,35 @@ export class FakeCgroupFs implements CgroupFs {
       for (const name of hierarchy.controllers) this.#controllerFiles(path, `v1 ${name}`);
       return;
     }
-    for (const file of ['cgroup.subtree_control', 'cgroup.controllers']) this.files.set(join(path, file), '');
+    this.files.set(join(path, 'cgroup.subtree_control'), '');
     if (this.hasKillFile) this.files.set(join(path, 'cgroup.kill'), '');
-    const passed = this.files.get(join(dirname(path), 'cgroup.subtree_control')) ?? '';
-    for (const name of passed.split(' ')) this.#controllerFiles(path, `v2 ${name}`);
+    this.#take(path, this.files.get(join(dirname(path), 'cgroup.subtree_control')) ?? '');
   }
 
-  /** Children that exist already get the files too, as in the kernel. */
+  /** Children that exist already get the files too, or lose them, as in the kernel. */
   #passOn(path: string, value: string): void {
-    const names = value.split(' ').map((word) => word.replace('+', ''));
-    const before = this.files.get(path) ?? '';
-    this.files.set(path, [before, ...names].filter((word) => word !== '').join(' '));
+    const enabled = new Set((this.files.get(path) ?? '').split(' ').filter((word) => word !== ''));
+    for (const word of value.split(' '))
+      if (word.startsWith('+')) enabled.add(word.slice(1));
+      else enabled.delete(word.slice(1));
+    this.files.set(path, [...enabled].join(' '));
     for (const child of this.directories)
-      if (dirname(child) === dirname(path))
-        for (const name of names) this.#controllerFiles(child, `v2 ${name}`);
+      if (dirname(child) === dirname(path)) this.#take(child, [...enabled].join(' '));
+  }
+
+  /** The controllers of a directory are those that its parent passes on. */
+  #take(path: string, passed: string): void {
+    if (dirname(path) === this.barrier) return;
+    this.files.set(join(path, 'cgroup.controllers'), passed);
+    const kinds = passed.split(' ').map((name) => `v2 ${name}`);
+    for (const [kind, files] of Object.entries(filesOf))
+      if (kind.startsWith('v2') && !kinds.includes(kind))
+        for (const file of files) this.files.delete(join(path, file));
+    for (const kind of kinds) this.#controllerFiles(path, kind);
   }
 
   #controllerFiles(path: string, kind: string): void {
-    for (const file of filesOf[kind] ?? []) this.files.set(join(path, file), '');
+    for (const file of filesOf[kind] ?? [])
+      if (!this.files.has(join(path, file))) this.files.set(join(path, file), '');
   }
 }

@@ -30,8 +30,9 @@ const controllersV2 = ['cpu', 'memory', 'pids'];
 
 /**
  * Host cgroups by their directories, whichever versions the host has. The directories of systemd's
- * slices are made by the kubelet; ours is a plain cgroup below them, which systemd leaves alone
- * while it is not empty.
+ * slices are made by the kubelet; ours is a plain cgroup below them. systemd does not remove it while it is
+ * not empty, but may switch off controllers in the slice that no unit needs, and our limits go with them:
+ * each change of limits looks after that again.
  */
 export class HostCgroups implements CgroupFactory {
   readonly #settings: CgroupSettings;
@@ -61,7 +62,8 @@ export class HostCgroups implements CgroupFactory {
       for (const hierarchy of hierarchies) {
         throwIfDone(ctx);
         try {
-          if (hierarchy.version === 2) await this.#createV2(hierarchy, hierarchies, below, limits);
+          await this.#fs.makeDirectory(join(hierarchy.mountpoint, below));
+          if (hierarchy.version === 2) await this.#limitV2(hierarchy, hierarchies, below, limits);
           else await this.#createV1(hierarchy, below, limits);
         } catch (error) {
           throw wrap(error, `cgroup ${join(hierarchy.mountpoint, below)}`);
@@ -75,15 +77,13 @@ export class HostCgroups implements CgroupFactory {
 
   async setLimits(ctx: Context, parent: string, id: string, limits: CgroupLimits): Promise<void> {
     const below = this.#below(parent, id);
-    for (const { mountpoint, version, controllers } of await this.#hierarchies()) {
+    const hierarchies = await this.#hierarchies();
+    for (const hierarchy of hierarchies) {
       throwIfDone(ctx);
-      const directory = join(mountpoint, below);
+      const directory = join(hierarchy.mountpoint, below);
       try {
-        if (version === 2) {
-          const here =
-            (await this.#fs.read(join(directory, 'cgroup.controllers')))?.trim().split(/\s+/) ?? [];
-          await this.#limit(directory, limitsV2(limits), (controller) => here.includes(controller));
-        } else await this.#limit(directory, limitsV1(limits), (controller) => controllers.has(controller));
+        if (hierarchy.version === 2) await this.#limitV2(hierarchy, hierarchies, below, limits);
+        else await this.#limitV1(hierarchy, below, limits);
       } catch (error) {
         throw wrap(error, `cgroup ${directory}`);
       }
@@ -126,36 +126,49 @@ export class HostCgroups implements CgroupFactory {
     return (this.#found ??= this.#mountinfo().then(findHierarchies));
   }
 
-  async #createV1(
-    { mountpoint, controllers }: Hierarchy,
-    below: string,
-    limits: CgroupLimits,
-  ): Promise<void> {
-    const directory = join(mountpoint, below);
-    await this.#fs.makeDirectory(directory);
-    if (controllers.has('cpuset')) await this.#inheritCpuset(mountpoint, below);
-    await this.#limit(directory, limitsV1(limits), (controller) => controllers.has(controller));
+  async #createV1(hierarchy: Hierarchy, below: string, limits: CgroupLimits): Promise<void> {
+    if (hierarchy.controllers.has('cpuset')) await this.#inheritCpuset(hierarchy.mountpoint, below);
+    await this.#limitV1(hierarchy, below, limits);
   }
 
-  async #createV2(
+  async #limitV1({ mountpoint, controllers }: Hierarchy, below: string, limits: CgroupLimits): Promise<void> {
+    await this.#limit(join(mountpoint, below), limitsV1(limits), (controller) => controllers.has(controller));
+  }
+
+  async #limitV2(
     { mountpoint }: Hierarchy,
     all: readonly Hierarchy[],
     below: string,
     limits: CgroupLimits,
   ): Promise<void> {
-    await this.#fs.makeDirectory(join(mountpoint, below));
-    const offered = (await this.#fs.read(join(mountpoint, 'cgroup.controllers')))?.trim().split(/\s+/) ?? [];
+    const directory = join(mountpoint, below);
+    const offered = await this.#words(join(mountpoint, 'cgroup.controllers'));
     const wanted = controllersV2.filter((name) => offered.includes(name));
-    // From the top, each level must pass a controller on before the next one has it.
+    await this.#passDown(mountpoint, below, wanted);
+    const here = await this.#words(join(directory, 'cgroup.controllers'));
+    const absent = wanted.filter((name) => !here.includes(name));
+    if (absent.length > 0)
+      throw new HerkosError(
+        'FailedPrecondition',
+        `the host has the controllers ${absent.join(', ')}, but they do not get down here; see cgroup.subtree_control of the cgroups above`,
+      );
+    const hereOnly = (controller: string): boolean =>
+      wanted.includes(controller) && !all.some(({ controllers }) => controllers.has(controller));
+    await this.#limit(directory, limitsV2(limits), hereOnly);
+  }
+
+  /** From the top: each level must pass a controller on before the next one has it. */
+  async #passDown(mountpoint: string, below: string, wanted: readonly string[]): Promise<void> {
     for (const level of levelsAbove(below)) {
       const file = join(mountpoint, level, 'cgroup.subtree_control');
-      const enabled = (await this.#fs.read(file))?.trim().split(/\s+/) ?? [];
+      const enabled = await this.#words(file);
       const missing = wanted.filter((name) => !enabled.includes(name));
       if (missing.length > 0) await this.#fs.write(file, missing.map((name) => `+${name}`).join(' '));
     }
-    const hereOnly = (controller: string): boolean =>
-      wanted.includes(controller) && !all.some(({ controllers }) => controllers.has(controller));
-    await this.#limit(join(mountpoint, below), limitsV2(limits), hereOnly);
+  }
+
+  async #words(path: string): Promise<string[]> {
+    return (await this.#fs.read(path))?.trim().split(/\s+/) ?? [];
   }
 
   /** A new v1 cpuset is empty, and no process can enter it before it has processors and memory nodes. */

@@ -1,4 +1,5 @@
 import type { Context } from '../../base/context.js';
+import { throwIfDone } from '../../base/context.js';
 import { HerkosError } from '../../base/errors.js';
 import type { LayerDevice } from '../../model/image.js';
 import type { DeviceLocator } from '../../model/vm.js';
@@ -53,6 +54,7 @@ export class LayerPlugs {
     for (let at = 0; at < files.length; at += perEntry) {
       const group = files.slice(at, at + perEntry);
       const keys = group.map(([key]) => key);
+      throwIfDone(ctx);
       await this.#plugger.plug(ctx, book.add(this.#kind, keys, owner), (entry) =>
         plugFiles(
           entry,
@@ -60,6 +62,8 @@ export class LayerPlugs {
         ),
       );
     }
+    // Finished behind a caller that has left: nobody owns them then.
+    throwIfDone(ctx);
   }
 
   #locate(key: string): DeviceLocator {

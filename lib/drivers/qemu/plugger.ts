@@ -20,6 +20,8 @@ export interface PluggerOptions {
 
 /** Undoing a failed plug must end too, though the request's own context has ended. */
 const undoTimeoutMs = 10_000;
+/** What stays for good is plugged to the end, whoever leaves meanwhile. QEMU takes milliseconds for each device. */
+const lastingPlugTimeoutMs = 30_000;
 const lockKey = 'plug';
 
 /** Plugs and unplugs what the entries of the book name, one change at a time, and keeps the book right. */
@@ -50,15 +52,22 @@ export class Plugger {
     return abortable(ctx, this.#lock.run(ctx, lockKey, body));
   }
 
-  /** Runs `commands` for a new entry; after a failure nothing of it stays. */
+  /**
+   * Runs `commands` for a new entry; after a failure nothing of it stays. What cannot be unplugged is finished
+   * though the context has ended: half of it would take its place for as long as the VM lives.
+   */
   async plug(
     ctx: Context,
     entry: DeviceEntry,
     commands: (entry: DeviceEntry) => QmpCommand[],
   ): Promise<void> {
+    const run = async (step: Context): Promise<void> => {
+      for (const { command, args } of commands(entry)) await this.session.execute(step, command, args);
+    };
     try {
       await this.save();
-      for (const { command, args } of commands(entry)) await this.session.execute(ctx, command, args);
+      if (canUnplug(entry)) await run(ctx);
+      else await underDeadline(background(), lastingPlugTimeoutMs, 'plugging', run);
       entry.state = 'plugged';
       await this.save();
     } catch (error) {
@@ -141,9 +150,11 @@ export class Plugger {
   /** Takes back an entry of which only the devices `there` exist. */
   async #withdraw(entry: DeviceEntry, there: readonly string[]): Promise<void> {
     // Part of the machine's size, which is asked of QEMU: what is there counts, whoever plugged it.
-    const stays = there.length > 0 && (entry.kind === 'cpu' || entry.kind === 'memory');
+    const isSize = there.length > 0 && (entry.kind === 'cpu' || entry.kind === 'memory');
+    // Layers that are all there serve the next container of their image.
+    const stays = isSize || (!canUnplug(entry) && there.length === deviceIds(entry).length);
     entry.state = stays ? 'plugged' : 'leaving';
-    if (!stays) entry.owners = [];
+    if (!isSize) entry.owners = [];
     await this.save();
     if (there.length === 0) await this.#free(entry);
     else if (!stays && canUnplug(entry)) this.#unplugger.start(entry);

@@ -45,7 +45,7 @@ export class QemuVm implements RunningVm {
     parts.session.onEvent((event) => {
       this.#onEvent(event);
     });
-    void parts.session.lost.then(() => this.#onLost());
+    void parts.session.lost.then((why) => this.#onLost(why));
     void this.exited.then(() => {
       if (this.#state === 'live') this.#state = 'ended';
       this.#close();
@@ -162,7 +162,7 @@ export class QemuVm implements RunningVm {
   }
 
   /** For an adopted process this is the first sign of its end; `exited` settles as soon as /proc agrees. */
-  async #onLost(): Promise<void> {
+  async #onLost(why: string): Promise<void> {
     if (this.#state !== 'live') return;
     const { process, logger } = this.#parts;
     try {
@@ -170,8 +170,8 @@ export class QemuVm implements RunningVm {
         process.awaitGone(ctx),
       );
     } catch {
-      logger.error('QEMU dropped its monitor connection but lives on; it is killed');
-      process.hint('killed because its monitor connection broke');
+      logger.error('a monitor connection broke, but its QEMU lives on; it is killed', { why });
+      process.hint(`killed because its monitor connection broke: ${why}`);
       await process.kill(background());
     }
   }

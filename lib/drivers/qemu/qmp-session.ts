@@ -18,6 +18,13 @@ const commandTimeoutMs = 15_000;
 const greetingTimeoutMs = 15_000;
 /** Commands that wait for their answer at a time. */
 const pendingCountMax = 256;
+/**
+ * A guest can have QEMU tell of something without end (ACPI_DEVICE_OST, by the registers for CPU hot-plug); an
+ * honest one causes some tens at a time.
+ */
+const eventsPerSecondMax = 1_000;
+/** QEMU 7.2 tells of every request that a full disk fails, and such a guest must live. */
+const diskErrorsPerSecondMax = 20_000;
 
 interface Pending {
   readonly command: string;
@@ -41,6 +48,7 @@ export class QmpSession {
   #lose: (why: string) => void = () => undefined;
   #lostWhy: string | undefined;
   #nextId = 1;
+  readonly #eventCounts = { sinceMs: 0, diskErrors: 0, others: 0 };
 
   private constructor(socket: Socket) {
     this.#socket = socket;
@@ -137,6 +145,7 @@ export class QmpSession {
         this.#greet(message.version);
         return;
       case 'event':
+        this.#countEvent(message.name);
         for (const listener of [...this.#listeners]) listener(message);
         return;
       case 'result':
@@ -152,6 +161,17 @@ export class QmpSession {
         return;
       }
     }
+  }
+
+  /** Nobody else bounds them, and each costs the daemon time. */
+  #countEvent(name: string): void {
+    const counts = this.#eventCounts;
+    const nowMs = performance.now();
+    if (nowMs - counts.sinceMs >= 1_000) Object.assign(counts, { sinceMs: nowMs, diskErrors: 0, others: 0 });
+    if (name === 'BLOCK_IO_ERROR') counts.diskErrors += 1;
+    else counts.others += 1;
+    if (counts.diskErrors > diskErrorsPerSecondMax || counts.others > eventsPerSecondMax)
+      this.#end(`QEMU sends too many events, ${name} among them: its guest may want to keep us busy`);
   }
 
   #take(id: string): Pending | undefined {

@@ -41,8 +41,9 @@ export async function whileStill<T>(
 ): Promise<T> {
   const status = await session.execute(ctx, 'query-status');
   const runs = isObject(status) && status['running'] === true;
-  if (runs) await session.execute(ctx, 'stop');
   try {
+    // A caller who leaves now has stopped it all the same: QEMU does what it has got, in order.
+    if (runs) await session.execute(ctx, 'stop');
     const jit = await session.execute(ctx, 'x-query-jit');
     const text = isObject(jit) ? jit['human-readable-text'] : undefined;
     return await body(typeof text === 'string' ? freeRegions(text, vcpus, vcpusMax) : 0);

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 import type { Context } from '../../base/context.js';
-import { sleep } from '../../base/context.js';
+import { background, sleep, underDeadline } from '../../base/context.js';
 import { HerkosError } from '../../base/errors.js';
 import type { DeviceEntry } from './device-book.js';
 import { deviceIds, plugCpu } from './device-commands.js';
@@ -15,6 +15,8 @@ const machineOwner = 'machine';
 /** Without KVM there may be no room for a vCPU just now. */
 const roomTriesMax = 10;
 const roomRetryMs = 200;
+/** On top of the guest's time: for other devices' turn, and for looking at QEMU. */
+const settleTimeoutMs = 10_000;
 
 /** An item of `query-hotpluggable-cpus` (QEMU qapi/machine.json); `qom-path` is there when the place is taken. */
 const slotSchema = z.object({
@@ -55,6 +57,7 @@ export class VcpuPlugs {
    */
   async resize(ctx: Context, count: number): Promise<number> {
     const wanted = Math.max(count, this.#options.boot.vcpus);
+    await this.#settleLeaving();
     const leaving = await this.#plugger.exclusive(ctx, () => this.#change(ctx, wanted));
     // A guest that works fills the translation buffer, which is then emptied.
     for (let tries = 1; tries < roomTriesMax && (await this.current(ctx)) < wanted; tries += 1) {
@@ -73,7 +76,8 @@ export class VcpuPlugs {
   async #change(ctx: Context, wanted: number): Promise<DeviceEntry[]> {
     const slots = await this.#slots(ctx);
     await this.#forgetGone(slots);
-    const present = slots.filter(isTaken).length;
+    // What is leaving is there still, and must not be counted on.
+    const present = slots.filter(isTaken).length - this.#leaving().length;
     if (wanted < present) return this.#leave(present - wanted);
     if (wanted > present) await this.#plugMore(ctx, slots, wanted - present);
     return [];
@@ -102,6 +106,17 @@ export class VcpuPlugs {
     }
   }
 
+  /** The caller of an earlier resize may have left while the guest was asked: it lets them go, or uses them on. */
+  async #settleLeaving(): Promise<void> {
+    const leaving = this.#leaving();
+    if (leaving.length === 0) return;
+    const timeoutMs = this.#options.unplugTimeoutMs + settleTimeoutMs;
+    await underDeadline(background(), timeoutMs, 'settling vCPUs that were to leave', async (step) => {
+      await this.#plugger.haveLeft(step, leaving);
+      await this.#keepStayers(step, leaving);
+    });
+  }
+
   /** The last come go first. */
   async #leave(count: number): Promise<DeviceEntry[]> {
     if (!this.#options.vcpusLeave) return [];
@@ -128,6 +143,10 @@ export class VcpuPlugs {
     });
     for (const entry of gone) this.#plugger.book.remove(entry);
     if (gone.length > 0) await this.#plugger.save();
+  }
+
+  #leaving(): DeviceEntry[] {
+    return this.#entries().filter(({ state }) => state === 'leaving');
   }
 
   #entries(): DeviceEntry[] {

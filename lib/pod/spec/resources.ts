@@ -32,11 +32,11 @@ export function limitsOf(resources: LinuxResources): OciLimits {
     );
   const cpu = {
     ...positive('shares', cpuShares),
-    ...(cpuQuotaUs === undefined || cpuQuotaUs === 0 ? {} : { quota: cpuQuotaUs }),
+    ...named('quota', cpuQuotaUs),
     ...positive('period', cpuPeriodUs),
   };
   const memory = {
-    ...positive('limit', memoryLimitBytes),
+    ...named('limit', memoryLimitBytes),
     ...swapOf(memoryLimitBytes, memorySwapLimitBytes),
   };
   return {
@@ -74,13 +74,18 @@ function defaultsOf<T extends Readonly<Record<string, number>>>(
   ) as Partial<T>;
 }
 
+/** Negative: none, which is a value too. */
+function named<K extends string>(key: K, value: number | undefined): Partial<Record<K, number>> {
+  return value === undefined || value === 0 ? {} : ({ [key]: value } as Record<K, number>);
+}
+
 function positive<K extends string>(key: K, value: number | undefined): Partial<Record<K, number>> {
   return value === undefined || value <= 0 ? {} : ({ [key]: value } as Record<K, number>);
 }
 
 /** A swap limit means memory and swap together, so it says nothing without a memory limit of at most its size. */
-function swapOf(memory: number | undefined, swap: number | undefined): { swap?: number } {
-  if (swap === undefined || swap === 0 || memory === undefined || memory <= 0) return {};
+function swapOf(memory = 0, swap = 0): { swap?: number } {
+  if (swap === 0 || memory === 0 || (memory < 0 && swap > 0)) return {};
   if (swap > 0 && swap < memory)
     throw new HerkosError(
       'InvalidArgument',

@@ -88,7 +88,10 @@ export class KsmScanner {
     await this.update();
   }
 
-  /** To be called when VMs came or went; does so by itself from time to time while there are any. */
+  /**
+   * To be called when VMs came or went; does so by itself from time to time while there are any, or something
+   * to give back.
+   */
   async update(): Promise<void> {
     await this.#step('throttling the scanner for equal pages', () => this.#tick());
   }
@@ -131,14 +134,15 @@ export class KsmScanner {
   async #tick(): Promise<void> {
     clearTimeout(this.#timer);
     if (this.#state === 'unavailable' || this.#state === 'foreign' || !this.#active) return;
+    // First: when this step fails the next must come all the same.
+    this.#timer = setTimeout(() => void this.update(), this.#options.intervalMs ?? defaultIntervalMs).unref();
     const vms = this.#vms();
     if (vms.length === 0) {
       this.#known.clear();
       await this.#giveBack();
+      clearTimeout(this.#timer);
       return;
     }
-    // First: when this step fails the next must come all the same.
-    this.#timer = setTimeout(() => void this.update(), this.#options.intervalMs ?? defaultIntervalMs).unref();
     if (!(await this.#take())) {
       clearTimeout(this.#timer);
       return;
@@ -184,23 +188,36 @@ export class KsmScanner {
     this.#state = state;
   }
 
-  /** Stops, with the values from before. */
+  /** Stops, with the values from before, which are remembered until that has worked. */
   async #giveBack(): Promise<void> {
     const { host, logger } = this.#options;
     if (this.#before !== undefined) {
       // Switched over by somebody else meanwhile, it is theirs.
       if (this.#run === undefined || (await host.run()) === this.#run) {
-        if (await this.#isNobodyLeft()) await host.unmerge();
+        // What is there from here on is ours, wherever this ends.
+        this.#run = undefined;
+        if (await this.#isNobodyLeft()) await this.#freeAll();
         await host.restore(this.#before);
       }
-      this.#before = undefined;
       logger.info('no more scanning for equal pages');
     }
     await host.forget();
+    this.#before = undefined;
     this.#run = undefined;
     this.#rate = rest;
     this.#measuredFrom = undefined;
     if (this.#state !== 'unavailable' && this.#state !== 'foreign') this.#state = 'off';
+  }
+
+  /** The kernel may have no memory for it; then the values come first, and it frees the rest by and by. */
+  async #freeAll(): Promise<void> {
+    try {
+      await this.#options.host.unmerge();
+    } catch (error) {
+      this.#options.logger.warn('what the kernel remembers of VMs that are gone could not be freed', {
+        error: messageOf(error),
+      });
+    }
   }
 
   /**

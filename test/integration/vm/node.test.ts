@@ -100,7 +100,7 @@ describe('VMs of a node, with real namespaces, cgroups and records', () => {
         .map((file) => `${directories[at] ?? ''}/${file}`),
     );
     expect(limited).to.have.length(1);
-    expect(Number(await readFile(limited[0] ?? '', 'utf8'))).to.equal((192 + 256) * 1024 * 1024);
+    expect(Number(await readFile(limited[0] ?? '', 'utf8'))).to.equal((192 + 256 + 2) * 1024 * 1024);
     await vm.plugNic(ctx, '02:00:00:00:00:09');
     await vms.destroyGone(ctx, sandboxId);
     await vm.exited;

@@ -37,6 +37,11 @@ describe('codecs', () => {
     expect(
       decodeResources({ cpuShares: Long.ZERO, cpuQuota: Long.NEG_ONE, cpusetCpus: '' }, 'x'),
     ).to.deep.equal({});
+    for (const none of ['-1', '-10001', '9007199254740992', '9223372036854771712', '9223372036854775807']) {
+      const limit = Long.fromString(none);
+      const sent = { cpuQuota: limit, memoryLimitInBytes: limit, memorySwapLimitInBytes: limit };
+      expect(decodeResources(sent, 'x')).to.deep.equal({ memorySwapLimitBytes: -1 });
+    }
   });
 
   it('give limits back as they were sent', () => {

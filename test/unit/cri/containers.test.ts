@@ -232,7 +232,7 @@ describe('container RPCs', () => {
       ],
       ['an unknown seccomp profile', security({ seccompProfilePath: 'what' }), /seccomp_profile_path/],
       ['an unknown signal', { stopSignal: unknownValue(99) }, /stop_signal/],
-      ['a negative limit', { linux: { resources: { memoryLimitInBytes: Long.NEG_ONE } } }, /memory_limit/],
+      ['a negative share', { linux: { resources: { cpuShares: Long.NEG_ONE } } }, /cpu_shares/],
     ];
     for (const [what, config, message] of cases) {
       it(what, async () => {

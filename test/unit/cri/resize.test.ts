@@ -38,9 +38,16 @@ describe('RPCs that change limits', () => {
     expect(await numbers()).to.deep.equal(['512', '50000', '100000', String(2 ** 40)]);
   });
 
-  it('take a quota away when it is -1', async () => {
-    await cri.call(cri.rpc.updateContainerResources, { containerId, linux: { cpuQuota: bytes(-1) } });
+  it('take a limit away that is negative, or more than anybody has', async () => {
+    const { updateContainerResources: update } = cri.rpc;
+    await cri.call(update, { containerId, linux: { cpuQuota: bytes(-1) } });
     expect(await numbers()).to.deep.equal(['512', '-1', '100000', '0']);
+    for (const none of ['-1', '-167772161', '9223372036854771712']) {
+      await cri.call(update, { containerId, linux: { cpuQuota: bytes(7), memoryLimitInBytes: bytes(9) } });
+      const linux = { cpuQuota: Long.fromString(none), memoryLimitInBytes: Long.fromString(none) };
+      await cri.call(update, { containerId, linux });
+      expect(await numbers()).to.deep.equal(['512', '-1', '100000', '-1']);
+    }
   });
 
   it('refuse what they cannot do', async () => {
@@ -52,8 +59,8 @@ describe('RPCs that change limits', () => {
       { containerId: '', linux: {} },
       { containerId },
       { containerId, linux: {}, windows: {} },
-      { containerId, linux: { memoryLimitInBytes: bytes(-2) } },
-      { containerId, linux: { cpuQuota: bytes(-2) } },
+      { containerId, linux: { cpuShares: bytes(-2) } },
+      { containerId, linux: { cpuPeriod: bytes(-2) } },
     ])
       expect(await cri.failure(update, request)).to.include({ class: 'InvalidArgument' });
     cri.pods.exit(containerId, 0);
@@ -73,6 +80,10 @@ describe('RPCs that change limits', () => {
     expect(config()).to.deep.equal([{ memoryLimitBytes: 1000 }, { memoryLimitBytes: 1000 }]);
     await cri.call(update, { podSandboxId, resources: { cpuQuota: bytes(5) } });
     expect(config()).to.deep.equal([{ cpuQuotaUs: 5 }, { memoryLimitBytes: 1000 }]);
+    // Read from a pod's cgroup that has no limits, less the overhead.
+    const none = { cpuQuota: bytes(-10_001), memoryLimitInBytes: bytes(-167_772_161) };
+    await cri.call(update, { podSandboxId, resources: none });
+    expect(config()).to.deep.equal([{}, { memoryLimitBytes: 1000 }]);
     expect(await cri.failure(update, { podSandboxId: 'f'.repeat(64) })).to.include({ class: 'NotFound' });
   });
 });

@@ -79,6 +79,15 @@ describe('limits of a container', () => {
     expect(vm.guest.container(id).limits.cpu).to.include({ quota: -1 });
   });
 
+  it('on memory can be taken away, and swap with it', async () => {
+    const { id, vm } = await started({ memoryLimitBytes: 512 * MIB, memorySwapLimitBytes: 512 * MIB });
+    await h.pods.updateContainer(ctx, id, { memoryLimitBytes: -1 });
+    expect(vm.guest.container(id).limits.memory).to.deep.equal({ limit: -1, swap: -1 });
+    await eventually(() => vm.size.memoryMib === baseMib);
+    await h.pods.updateContainer(ctx, id, { memoryLimitBytes: 600 * MIB });
+    expect(vm.guest.container(id).limits.memory).to.include({ limit: 600 * MIB });
+  });
+
   it('keep the swap that there was when the memory changes', async () => {
     const { id, vm } = await started({ memoryLimitBytes: 512 * MIB, memorySwapLimitBytes: 512 * MIB });
     await h.pods.updateContainer(ctx, id, { memoryLimitBytes: 600 * MIB });
@@ -155,6 +164,24 @@ describe('limits of a container', () => {
     const second = await h.world.daemon();
     await eventually(() => h.world.vm(sandbox).size.memoryMib === 608);
     expect(vm.guest.container(id).limits.memory).to.deep.equal({ limit: 512 * MIB });
+    expect(h.world.containers.get(id)).not.to.have.property('changingTo');
+    await second.pods.close();
+  });
+
+  it('are restored by the next daemon for one that it was to start too', async () => {
+    const sandbox = await h.run();
+    const id = await h.create(sandbox, 'sleep', { resources: limits(512) });
+    h.daemon.fail('resize', 'stuck');
+    void h.pods.updateContainer(ctx, id, limits(1024));
+    await eventually(() => h.world.containers.get(id)?.changingTo !== undefined);
+    h.daemon.fail('guest.startContainer', 'stuck');
+    void h.pods.startContainer(ctx, id);
+    await eventually(() => counted('guest.startContainer') === 1);
+    await h.daemon.kill();
+    Incarnation.closeConnections(h.world);
+    expect(h.world.containers.get(id)).to.include({ phase: 'starting' });
+    const second = await h.world.daemon();
+    expect(h.world.containers.get(id)).to.include({ phase: 'created' });
     expect(h.world.containers.get(id)).not.to.have.property('changingTo');
     await second.pods.close();
   });

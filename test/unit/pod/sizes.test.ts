@@ -33,6 +33,10 @@ describe('the size of a pod’s VM', () => {
     await eventually(() => vm.size.memoryMib === size.memoryMib && vm.size.vcpus === size.vcpus);
     await eventually(() => vm.guest.cpus === size.vcpus);
   };
+  const neverByItself = async (): Promise<void> => {
+    await h.close();
+    h = await PodHarness.create({ sizeAgainMs: 3_600_000 });
+  };
   const count = (call: string): number => h.daemon.calls.filter((name) => name === call).length;
   const timings = (id: string): string[] => h.pods.sandbox(id).timings.map(({ phase }) => phase);
 
@@ -171,6 +175,32 @@ describe('the size of a pod’s VM', () => {
     await becomes(vm, base);
   });
 
+  it('is asked for again by the next who settles it, when the guest keeps memory', async () => {
+    await neverByItself();
+    const id = await h.run();
+    const container = await create(id, limits(1024));
+    const vm = h.world.vm(id);
+    vm.keepsMib = 350;
+    await h.pods.updateContainer(ctx, container, { memoryLimitBytes: 200 * MIB });
+    await eventually(() => vm.size.memoryMib === 296);
+    const asked = count('resize');
+    await h.pods.updateContainer(ctx, container, { cpuShares: 5 });
+    await eventually(() => count('resize') > asked);
+  });
+
+  it('is not made less by growing while it is not known', async () => {
+    await neverByItself();
+    const id = await h.run();
+    const container = await create(id, limits(2048));
+    const vm = h.world.vm(id);
+    vm.usesMib = 1000;
+    h.daemon.fail('resize', 'after');
+    await h.pods.removeContainer(ctx, container);
+    await eventually(() => vm.size.memoryMib < 2144);
+    await create(id, limits(512));
+    expect(vm.size.memoryMib).to.be.greaterThan(1000);
+  });
+
   it('is no less than what the guest uses, until it uses less', async () => {
     const id = await h.run();
     const container = await create(id, limits(1024, 2));
@@ -191,6 +221,7 @@ describe('the size of a pod’s VM', () => {
   });
 
   it('stays when the guest does not say what it uses', async () => {
+    await neverByItself();
     const id = await h.run();
     const container = await create(id, limits(1024));
     h.daemon.fail('guest.memory');
@@ -201,6 +232,16 @@ describe('the size of a pod’s VM', () => {
     await h.pods.removeContainer(ctx, again);
     await becomes(h.world.vm(id), base);
   });
+
+  for (const call of ['size', 'guest.memory', 'resize'])
+    it(`is given back by itself when that failed at ${call} before`, async () => {
+      const id = await h.run();
+      const container = await create(id, limits(1024, 2));
+      h.daemon.fail(call);
+      h.daemon.fail(call, 'after');
+      await h.pods.removeContainer(ctx, container);
+      await becomes(h.world.vm(id), base);
+    });
 
   it('grows though it is shrinking, and shrinks afterwards', async () => {
     const id = await h.run();
@@ -215,6 +256,17 @@ describe('the size of a pod’s VM', () => {
     await becomes(h.world.vm(id), base);
   });
 
+  it('is not counted on while it may be taken back', async () => {
+    const id = await h.run();
+    const container = await create(id, limits(2048));
+    h.daemon.fail('guest.memory', 'hang');
+    await h.pods.removeContainer(ctx, container);
+    await eventually(() => count('guest.memory') === 1);
+    // What there is would be enough, but is about to go: a settling for fewer containers is ended, and begun anew.
+    await create(id, limits(1024));
+    await becomes(h.world.vm(id), { vcpus: 1, memoryMib: 1120 });
+  });
+
   it('forgets a preparing container when the next one is there', async () => {
     const id = await h.run();
     const first = await h.start(id, 'exit 0', { resources: limits(2048) });
@@ -226,13 +278,13 @@ describe('the size of a pod’s VM', () => {
 
   it('follows the pod’s sums', async () => {
     const id = await h.run();
-    await h.pods.updateSandbox(ctx, id, { resources: limits(1024, 2), overhead: limits(200) });
+    await h.pods.updateSandbox(ctx, id, { resources: limits(1024, 2), overhead: limits(264) });
     expect(h.world.vm(id).size).to.deep.equal({ vcpus: 2, memoryMib: 1224 });
     expect(h.world.sandboxes.get(id)?.config.resources).to.deep.equal(limits(1024, 2));
     await h.pods.updateSandbox(ctx, id, { resources: limits(512) });
     await becomes(h.world.vm(id), { vcpus: 1, memoryMib: 712 });
     await expectClass(h.pods.updateSandbox(ctx, id, { resources: limits(8192) }), 'ResourceExhausted');
-    expect(h.pods.sandbox(id).config).to.deep.include({ resources: limits(512), overhead: limits(200) });
+    expect(h.pods.sandbox(id).config).to.deep.include({ resources: limits(512), overhead: limits(264) });
     h.daemon.fail('sandbox.put');
     await expectClass(h.pods.updateSandbox(ctx, id, { resources: limits(1024) }), 'Internal');
     await becomes(h.world.vm(id), { vcpus: 1, memoryMib: 712 });

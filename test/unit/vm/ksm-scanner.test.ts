@@ -1,3 +1,5 @@
+import { setTimeout as wait } from 'node:timers/promises';
+
 import { expect } from 'chai';
 
 import type { LogFields, Logger } from '../../../lib/base/logger.js';
@@ -5,11 +7,10 @@ import type { VmRecord } from '../../../lib/model/vm.js';
 import { KsmHost } from '../../../lib/vm/ksm/ksm-host.js';
 import { KsmScanner } from '../../../lib/vm/ksm/scanner.js';
 import { FakeKsmFs } from '../../fakes/ksm-fs.js';
+import { eventually } from '../../tools/eventually.js';
 
 const savedPath = '/state/ksm.json';
 const untouched = { run: '0', pages_to_scan: '100', sleep_millisecs: '20', advisor_mode: 'none [scan-time]' };
-/** No test waits for the next step by itself. */
-const intervalMs = 3_600_000;
 
 function vm(id: string, more: Partial<VmRecord> = {}): VmRecord {
   return {
@@ -38,6 +39,8 @@ class Node {
   readonly logged: { readonly level: string; readonly message: string; readonly fields?: LogFields }[] = [];
   vms: VmRecord[] = [];
   freshMsMin = 0;
+  /** Most tests do not wait for the next step by itself. */
+  intervalMs = 3_600_000;
 
   scanner(domains: readonly string[] = ['a']): KsmScanner {
     return new KsmScanner({
@@ -45,7 +48,7 @@ class Node {
       domains,
       records: () => this.vms,
       logger: this.#logger(),
-      intervalMs,
+      intervalMs: this.intervalMs,
       freshMsMin: this.freshMsMin,
     });
   }
@@ -300,6 +303,36 @@ describe('the scanner for equal pages', () => {
     node.fs.refuse = undefined;
     await scanner.update();
     expect(await state()).to.equal('fast');
+  });
+
+  it('gives back by itself what it could not at first', async () => {
+    node.intervalMs = 5;
+    scanner = node.scanner();
+    node.vms = [vm('1')];
+    await scanner.start();
+    // In the middle: the scanner is off by then, and that by us.
+    node.fs.refuse = { name: 'sleep_millisecs', code: 'EIO' };
+    node.vms = [];
+    await scanner.update();
+    expect(node.fs.files.has(savedPath)).to.equal(true);
+    node.fs.refuse = undefined;
+    await eventually(async () => (await state()) === 'off');
+    expect(node.values()).to.deep.equal(untouched);
+    expect(node.fs.files.has(savedPath)).to.equal(false);
+    const { length } = node.fs.writes;
+    await wait(20);
+    expect(node.fs.writes).to.have.length(length);
+  });
+
+  it('gives the values back though what is merged cannot be taken apart', async () => {
+    node.vms = [vm('1')];
+    await scanner.start();
+    node.fs.refuse = { name: 'run', value: '2', code: 'ENOMEM' };
+    node.vms = [];
+    await scanner.update();
+    expect(await state()).to.equal('off');
+    expect(node.values()).to.deep.equal(untouched);
+    expect(node.warnings()).to.have.length(1);
   });
 
   it('does nothing before it has started or after its end', async () => {

@@ -38,7 +38,7 @@ describe('vm sizing', () => {
 
   it('adds what the guest needs to what the pod asks for', () => {
     expect(sizeOf({ resources: mib(512) })).to.have.property('memoryMib', 608);
-    expect(sizeOf({ resources: mib(512), overhead: mib(160) })).to.have.property('memoryMib', 672);
+    expect(sizeOf({ resources: mib(512), overhead: mib(60) })).to.have.property('memoryMib', 608);
     expect(sizeOf({ resources: { memoryLimitBytes: 1 } })).to.have.property('memoryMib', memoryMibFloor);
     expect(sizeOf({ resources: { memoryLimitBytes: 512 * MIB + 1 } })).to.have.property('memoryMib', 612);
   });
@@ -47,7 +47,12 @@ describe('vm sizing', () => {
     expect(sizeOf({}, mib(512), mib(256))).to.have.property('memoryMib', 864);
     expect(sizeOf({ resources: mib(1024) }, mib(512), mib(256))).to.have.property('memoryMib', 1120);
     expect(sizeOf({ resources: mib(128) }, mib(512), mib(256))).to.have.property('memoryMib', 864);
-    expect(sizeOf({ overhead: mib(160) }, mib(512))).to.have.property('memoryMib', 672);
+  });
+
+  it('leaves the hypervisor its share of the overhead', () => {
+    expect(sizeOf({ resources: mib(512), overhead: mib(160) })).to.have.property('memoryMib', 608);
+    expect(sizeOf({ resources: mib(512), overhead: mib(256) })).to.have.property('memoryMib', 704);
+    expect(sizeOf({ overhead: mib(256) }, mib(512))).to.have.property('memoryMib', 704);
   });
 
   it('has room for containers without limits besides those that have some', () => {
@@ -94,6 +99,13 @@ describe('vm sizing', () => {
         .that.satisfies(
           (error: HerkosError) => error.message.includes(limits) && error.reason === 'VM_TOO_BIG',
         );
+  });
+
+  it('lets the hypervisor have page tables for all of its guest', () => {
+    const limitMib = (memoryMib: number): number =>
+      (hypervisorLimits({ vcpus: 1, memoryMib }).memoryBytesMax ?? 0) / MIB;
+    expect(limitMib(256)).to.equal(256 + 256 + 2);
+    expect(limitMib(65_536 + 1)).to.equal(65_536 + 1 + 256 + 513);
   });
 
   it('never gives less than asked for, and lets the hypervisor have more', () => {

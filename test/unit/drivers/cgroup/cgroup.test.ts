@@ -134,6 +134,41 @@ describe('host cgroups', () => {
     expect(fs.files.get(`${directory}/pids.max`)).to.equal('99');
   });
 
+  it('changes the limits of either version', async () => {
+    for (const [fs, mountinfo, directory, file] of [
+      [hybridFs(), hybrid, '/sys/fs/cgroup/memory/p', 'memory.limit_in_bytes'],
+      [unifiedFs(), unified, '/sys/fs/cgroup/p', 'memory.max'],
+    ] as const) {
+      const cgroups = factory(fs, mountinfo);
+      await cgroups.create(ctx, '/p', id, limits);
+      await cgroups.setLimits(ctx, '/p', id, { memoryBytesMax: 8192 });
+      expect(fs.files.get(`${directory}/herkos-${id}/${file}`)).to.equal('8192');
+    }
+  });
+
+  it('passes controllers down again that systemd has switched off since', async () => {
+    const fs = unifiedFs();
+    const cgroups = factory(fs, unified);
+    await cgroups.create(ctx, 'kubepods-pod1.slice', id, limits);
+    const slice = '/sys/fs/cgroup/kubepods.slice/kubepods-pod1.slice';
+    await fs.write(`${slice}/cgroup.subtree_control`, '-memory -pids');
+    expect(fs.files.has(`${slice}/herkos-${id}/memory.max`)).to.equal(false);
+    await cgroups.setLimits(ctx, 'kubepods-pod1.slice', id, { memoryBytesMax: 8192, pidsMax: 9 });
+    expect(fs.files.get(`${slice}/herkos-${id}/memory.max`)).to.equal('8192');
+    expect(fs.files.get(`${slice}/herkos-${id}/pids.max`)).to.equal('9');
+  });
+
+  it('does not pretend to limit what the host could', async () => {
+    const fs = unifiedFs();
+    const cgroups = factory(fs, unified);
+    await cgroups.create(ctx, '/p', id, limits);
+    await fs.write('/sys/fs/cgroup/p/cgroup.subtree_control', '-memory');
+    fs.barrier = '/sys/fs/cgroup/p';
+    const error = await rejection(cgroups.setLimits(ctx, '/p', id, { memoryBytesMax: 8192 }));
+    expect(error).to.have.property('class', 'FailedPrecondition');
+    expect(error).to.have.property('message').that.includes('controllers memory');
+  });
+
   it('uses the default parent and may be asked twice', async () => {
     const fs = unifiedFs();
     const cgroups = factory(fs, unified);

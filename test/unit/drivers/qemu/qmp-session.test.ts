@@ -1,73 +1,15 @@
-import { randomBytes } from 'node:crypto';
-import { createServer } from 'node:net';
-import type { Server, Socket } from 'node:net';
-import { rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import type { Socket } from 'node:net';
 
 import { expect } from 'chai';
 
 import { background, withCancel } from '../../../../lib/base/context.js';
 import { QmpSession } from '../../../../lib/drivers/qemu/qmp-session.js';
 import type { QmpEvent } from '../../../../lib/drivers/qemu/qmp-session.js';
+import { StandInQemu, answer } from '../../../fakes/qmp-qemu.js';
+import type { QmpRequest } from '../../../fakes/qmp-qemu.js';
 import { rejection } from '../../../tools/rejection.js';
 
 const ctx = background();
-const greeting =
-  '{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}}, "capabilities": []}}\r\n';
-
-interface Request {
-  readonly id: string;
-  readonly execute: string;
-}
-
-/** A QEMU that says what a test wants it to say. */
-class StandInQemu {
-  readonly path = join(tmpdir(), `hkq-${randomBytes(6).toString('hex')}`);
-  readonly #server: Server;
-  readonly #sockets: Socket[] = [];
-
-  constructor(onRequest: (request: Request, socket: Socket) => void, hello = greeting) {
-    this.#server = createServer((socket) => {
-      this.#sockets.push(socket);
-      socket.on('error', () => undefined);
-      socket.write(hello);
-      socket.on('data', (chunk) => {
-        for (const line of chunk.toString('utf8').split('\n')) {
-          if (line.trim() === '') continue;
-          const request = JSON.parse(line) as Request;
-          if (request.execute === 'qmp_capabilities') answer(socket, request.id, {});
-          else onRequest(request, socket);
-        }
-      });
-    });
-  }
-
-  async listen(): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.#server.listen(this.path, resolve);
-    });
-  }
-
-  drop(): void {
-    for (const socket of this.#sockets) socket.destroy();
-  }
-
-  async close(): Promise<void> {
-    this.drop();
-    await new Promise<void>((resolve) => {
-      this.#server.close(() => {
-        resolve();
-      });
-    });
-    await rm(this.path, { force: true });
-  }
-}
-
-function answer(socket: Socket, id: string, value: unknown): void {
-  socket.write(`${JSON.stringify({ return: value, id })}\r\n`);
-}
-
 describe('qmp session', () => {
   const open: { close(): Promise<void> }[] = [];
 
@@ -76,7 +18,7 @@ describe('qmp session', () => {
   });
 
   const serve = async (
-    onRequest: (request: Request, socket: Socket) => void,
+    onRequest: (request: QmpRequest, socket: Socket) => void,
     hello?: string,
   ): Promise<StandInQemu> => {
     const qemu = new StandInQemu(onRequest, hello);
@@ -86,7 +28,7 @@ describe('qmp session', () => {
   };
 
   it('matches answers with commands in whatever order they come', async () => {
-    const held: Request[] = [];
+    const held: QmpRequest[] = [];
     const qemu = await serve((request, socket) => {
       held.push(request);
       if (held.length === 2) for (const late of held.reverse()) answer(socket, late.id, late.execute);
@@ -135,7 +77,7 @@ describe('qmp session', () => {
   });
 
   it('gives a command up with its context and takes no harm from the late answer', async () => {
-    const held: Request[] = [];
+    const held: QmpRequest[] = [];
     const qemu = await serve((request, socket) => {
       if (request.execute === 'slow') held.push(request);
       else for (const late of [...held, request]) answer(socket, late.id, late.execute);
@@ -150,10 +92,23 @@ describe('qmp session', () => {
   });
 
   it('does not take for QEMU what is not', async () => {
-    const liar = await serve(() => undefined, 'HTTP/1.1 400 Bad Request\r\n\r\n');
+    const liar = await serve(() => undefined, 'HTTP/1.1 400 Bad QmpRequest\r\n\r\n');
     expect(await rejection(QmpSession.connect(ctx, liar.path))).to.have.property('class', 'Unavailable');
     const error = await rejection(QmpSession.connect(ctx, `${liar.path}.missing`));
     expect(error).to.have.property('class', 'Unavailable');
+  });
+
+  it('ends when a guest has QEMU send events without end, and not for those of a full disk', async () => {
+    const event = (name: string): string => `{"event": "${name}", "data": {"info": {}}}\r\n`;
+    const qemu = await serve(({ id, execute }, socket) => {
+      socket.write(event(execute).repeat(execute === 'BLOCK_IO_ERROR' ? 10_000 : 1_001));
+      answer(socket, id, {});
+    });
+    const session = await QmpSession.connect(ctx, qemu.path);
+    await session.execute(ctx, 'BLOCK_IO_ERROR');
+    const error = await rejection(session.execute(ctx, 'ACPI_DEVICE_OST'));
+    expect(error).to.have.property('class', 'Unavailable');
+    expect(await session.lost).to.contain('too many events, ACPI_DEVICE_OST');
   });
 
   it('ends with a QEMU that floods it', async () => {

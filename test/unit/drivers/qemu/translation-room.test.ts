@@ -1,6 +1,10 @@
 import { expect } from 'chai';
 
-import { freeRegions } from '../../../../lib/drivers/qemu/translation-room.js';
+import { background, withCancel } from '../../../../lib/base/context.js';
+import { QmpSession } from '../../../../lib/drivers/qemu/qmp-session.js';
+import { freeRegions, whileStill } from '../../../../lib/drivers/qemu/translation-room.js';
+import { StandInQemu, answer } from '../../../fakes/qmp-qemu.js';
+import { rejection } from '../../../tools/rejection.js';
 
 const capacityBytes = 33_472_512;
 const text = (usedBytes: number): string =>
@@ -29,5 +33,27 @@ describe('room for vCPUs in the translation buffer', () => {
   it('is none when QEMU says something else', () => {
     for (const odd of ['', 'gen code size 5', 'JIT information is only available with accel=tcg'])
       expect(freeRegions(odd, 1, 3)).to.equal(0);
+  });
+});
+
+describe('a guest that stands still', () => {
+  it('goes on though the request ends while it is being stopped', async () => {
+    const request = withCancel(background());
+    const asked: string[] = [];
+    const qemu = new StandInQemu(({ id, execute }, socket) => {
+      asked.push(execute);
+      if (execute === 'stop') request.cancel();
+      answer(socket, id, { running: true });
+    });
+    await qemu.listen();
+    const session = await QmpSession.connect(background(), qemu.path);
+    try {
+      const still = whileStill(request, session, { vcpus: 1, vcpusMax: 3 }, () => Promise.resolve());
+      expect(await rejection(still)).to.have.property('class', 'Cancelled');
+      expect(asked).to.deep.equal(['query-status', 'stop', 'cont']);
+    } finally {
+      session.destroy();
+      await qemu.close();
+    }
   });
 });
