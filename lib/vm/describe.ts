@@ -10,7 +10,8 @@ import type { BuildPhaseListener, Machines, TemplateFacts, VmFacts, VmReport } f
 import type { VmRecord } from '../model/vm.js';
 import { processDetails, processFacts } from './process-facts.js';
 import type { MachineReport } from './ports.js';
-import type { TemplateWant, Templates } from './template/templates.js';
+import type { TemplateWant } from './template/slots.js';
+import type { Templates } from './template/templates.js';
 
 /** What is looked at: a VmManager. */
 export interface Inspected {

@@ -15,7 +15,7 @@ import type { Rehearsal, VmObserver } from './ports.js';
 import { checkShape } from './sizing.js';
 import type { TemplateFiles } from './template/template-files.js';
 import { Templates } from './template/templates.js';
-import type { TemplateWant } from './template/templates.js';
+import type { TemplateWant } from './template/slots.js';
 
 export interface VmManagerOptions extends MachineParts {
   readonly files: TemplateFiles;

@@ -9,7 +9,8 @@ import type { ManagedVm } from './managed-vm.js';
 import type { PoolDrop, Rehearsal, VmObserver } from './ports.js';
 import type { PoolSettings } from './settings.js';
 import type { Template } from './template/template-files.js';
-import type { TemplateWant, Templates } from './template/templates.js';
+import type { TemplateWant } from './template/slots.js';
+import type { Templates } from './template/templates.js';
 
 export interface PoolOptions {
   readonly settings: PoolSettings;

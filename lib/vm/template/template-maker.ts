@@ -11,7 +11,7 @@ import type { Machines } from '../machines.js';
 import type { Rehearsal, TemplateImage } from '../ports.js';
 import type { BuildProgress } from './build-progress.js';
 import type { Template, TemplateFiles } from './template-files.js';
-import type { TemplateWant } from './templates.js';
+import type { TemplateWant } from './slots.js';
 
 export interface TemplateMakerParts {
   readonly machines: Machines;

@@ -12,21 +12,15 @@ import {
 import { HerkosError, messageOf } from '../../base/errors.js';
 import { KeyedLock } from '../../base/keyed-lock.js';
 import { MIB } from '../../base/units.js';
-import type { BuildPhase, BuildPhaseListener } from '../../cri/ports.js';
-import type { Accelerator, VmShape } from '../../model/vm.js';
+import type { BuildPhaseListener } from '../../cri/ports.js';
 import type { TemplateImage, VmDriver, VmObserver } from '../ports.js';
 import type { TemplateSettings } from '../settings.js';
 import { BuildProgress } from './build-progress.js';
+import { Slots } from './slots.js';
+import type { BuildReport, Slot, TemplateReport, TemplateWant } from './slots.js';
 import type { Template } from './template-files.js';
 import { TemplateMaker } from './template-maker.js';
 import type { TemplateMakerParts } from './template-maker.js';
-
-/** What a VM is wanted for; equal wants may share a template. */
-export interface TemplateWant {
-  readonly domain: string;
-  readonly shape: VmShape;
-  readonly accelerator: Accelerator;
-}
 
 export interface TemplatesOptions extends TemplateMakerParts {
   readonly settings: TemplateSettings;
@@ -34,44 +28,9 @@ export interface TemplatesOptions extends TemplateMakerParts {
   readonly observer?: VmObserver | undefined;
 }
 
-/** How a template stands; for people. */
-export interface TemplateReport {
-  readonly template: Template;
-  /** VMs that were made of it since the daemon started. */
-  readonly uses: number;
-}
-
-/** A build that runs; for people. */
-export interface BuildReport {
-  readonly want: TemplateWant;
-  /** Of the template that it will take the place of. */
-  readonly templateId: string | undefined;
-  readonly phase: BuildPhase;
-}
-
 /** After a build that failed, pods boot cold for so long before another is tried. */
 const retryAfterMs = 30_000;
 const verifyTimeoutMs = 60_000;
-
-interface Slot {
-  template: Template | undefined;
-  /** One build per key, whatever the load. */
-  building: Promise<Template> | undefined;
-  /** Of the build that runs. */
-  progress: BuildRun | undefined;
-  uses: number;
-  /** performance.now() of the last time a pod asked. */
-  askedAtMs: number;
-  /** performance.now() before which no build is begun. */
-  notBeforeMs: number;
-}
-
-interface BuildRun {
-  readonly want: TemplateWant;
-  readonly steps: BuildProgress;
-  /** performance.now() */
-  readonly startedMs: number;
-}
 
 /**
  * The templates of this node, by what they are good for. A template that is missing is built, while those
@@ -79,7 +38,7 @@ interface BuildRun {
  */
 export class Templates {
   readonly #options: TemplatesOptions;
-  readonly #slots = new Map<string, Slot>();
+  readonly #slots = new Slots();
   readonly #lock = new KeyedLock();
   readonly #maker: TemplateMaker;
   readonly #life = withCancel(background());
@@ -102,7 +61,7 @@ export class Templates {
         this.#load(),
       );
       const key = await this.#keyOf(ctx, want);
-      const slot = this.#slotOf(key);
+      const slot = this.#slots.of(key);
       slot.askedAtMs = performance.now();
       await this.#retireOthers(key, want);
       const template = await this.#checked(ctx, key, slot, want);
@@ -121,7 +80,7 @@ export class Templates {
 
   /** Of the template that a VM would be cloned from now; cheaper than `find`, and builds none. */
   async currentId(ctx: Context, want: TemplateWant): Promise<string | undefined> {
-    return this.#slots.get(await this.#keyOf(ctx, want))?.template?.id;
+    return this.#slots.of(await this.#keyOf(ctx, want)).template?.id;
   }
 
   image(template: Template): TemplateImage {
@@ -130,9 +89,9 @@ export class Templates {
 
   /** A clone of it did not come up, or its files are not what they were: nobody uses it again. */
   async refuse(template: Template, why: unknown): Promise<void> {
-    const slot = this.#slots.get(template.key);
+    const slot = this.#slots.of(template.key);
     // Another has taken its place, and it went: nothing was wrong with it.
-    if (slot?.template?.id !== template.id) return;
+    if (slot.template?.id !== template.id) return;
     this.#options.logger.warn('a template is refused; the pod boots cold', {
       template: template.id,
       domain: template.domain,
@@ -151,7 +110,7 @@ export class Templates {
   async build(ctx: Context, want: TemplateWant, listener?: BuildPhaseListener): Promise<Template> {
     await abortable(ctx, this.#load());
     const key = await this.#keyOf(ctx, want);
-    const slot = this.#slotOf(key);
+    const slot = this.#slots.of(key);
     return slot.template ?? (await this.#buildNow(ctx, key, slot, want, listener));
   }
 
@@ -159,13 +118,13 @@ export class Templates {
   async rotate(ctx: Context, want: TemplateWant, listener?: BuildPhaseListener): Promise<Template> {
     await abortable(ctx, this.#load());
     const key = await this.#keyOf(ctx, want);
-    return this.#buildNow(ctx, key, this.#slotOf(key), want, listener);
+    return this.#buildNow(ctx, key, this.#slots.of(key), want, listener);
   }
 
   /** False when there is none of this id. */
   async remove(id: string): Promise<boolean> {
     await this.#load();
-    for (const slot of this.#slots.values()) {
+    for (const slot of this.#slots.all) {
       if (slot.template?.id !== id) continue;
       const { template } = slot;
       slot.template = undefined;
@@ -196,22 +155,16 @@ export class Templates {
 
   /** Those that are known by now; before the first look at the disk, none. */
   get known(): TemplateReport[] {
-    return [...this.#slots.values()].flatMap(({ template, uses }) =>
-      template === undefined ? [] : [{ template, uses }],
-    );
+    return this.#slots.known;
   }
 
   builds(): BuildReport[] {
-    return [...this.#slots.values()].flatMap(({ progress, template }) =>
-      progress === undefined
-        ? []
-        : [{ want: progress.want, templateId: template?.id, phase: progress.steps.phase }],
-    );
+    return this.#slots.builds;
   }
 
   /** True while the template is the one that new VMs of its kind are made of. */
   isCurrent(id: string): boolean {
-    return [...this.#slots.values()].some(({ template }) => template?.id === id);
+    return this.#slots.all.some(({ template }) => template?.id === id);
   }
 
   /** Builds end; nothing of them is left behind. */
@@ -222,22 +175,7 @@ export class Templates {
 
   /** Waits for builds that have begun. */
   async settle(): Promise<void> {
-    await Promise.allSettled([...this.#slots.values()].flatMap(({ building }) => building ?? []));
-  }
-
-  #slotOf(key: string): Slot {
-    const known = this.#slots.get(key);
-    if (known !== undefined) return known;
-    const slot: Slot = {
-      template: undefined,
-      building: undefined,
-      progress: undefined,
-      uses: 0,
-      askedAtMs: performance.now(),
-      notBeforeMs: 0,
-    };
-    this.#slots.set(key, slot);
-    return slot;
+    await Promise.allSettled(this.#slots.all.flatMap(({ building }) => building ?? []));
   }
 
   async #keyOf(ctx: Context, { domain, shape, accelerator }: TemplateWant): Promise<string> {
@@ -315,13 +253,7 @@ export class Templates {
   /** Where there is no room for another, its predecessor goes first, or one that nobody has asked for lately. */
   async #makeRoom(slot: Slot, { shape }: TemplateWant): Promise<void> {
     const { files, logger, settings } = this.#options;
-    const idle = [...this.#slots.values()]
-      .filter(
-        ({ building, askedAtMs }) =>
-          building === undefined && performance.now() - askedAtMs > settings.idleMsMin,
-      )
-      .sort((one, other) => one.askedAtMs - other.askedAtMs);
-    for (const old of slot.template === undefined ? idle : [slot]) {
+    for (const old of slot.template === undefined ? this.#slots.idle(settings.idleMsMin) : [slot]) {
       const { template } = old;
       if (template === undefined) continue;
       if (await files.hasRoom(shape.memoryMib * MIB)) return;
@@ -333,7 +265,7 @@ export class Templates {
 
   /** A hypervisor or guest that was replaced while the daemon runs leaves a template that nobody can use. */
   async #retireOthers(key: string, { domain, shape, accelerator }: TemplateWant): Promise<void> {
-    for (const slot of this.#slots.values()) {
+    for (const slot of this.#slots.all) {
       const { template } = slot;
       if (template === undefined || template.key === key) continue;
       const isSameWant =
@@ -404,7 +336,7 @@ export class Templates {
           await underDeadline(background(), verifyTimeoutMs, 'verifying a template', (ctx) =>
             files.verify(ctx, template),
           );
-          const slot = this.#slotOf(template.key);
+          const slot = this.#slots.of(template.key);
           if ((await this.#keyOf(background(), template)) !== template.key)
             throw new Error('the guest image, the hypervisor or the machine has changed since');
           if (slot.template !== undefined) throw new Error('there are two of its kind');
