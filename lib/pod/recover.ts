@@ -38,7 +38,7 @@ export async function load(room: PodRoom): Promise<void> {
     parts.stores.sandboxes.loadAll(),
     parts.stores.containers.loadAll(),
   ]);
-  const byId = new Map(sandboxes.map((record) => [record.id, new SandboxEntry(record)]));
+  const byId = new Map(sandboxes.map((record) => [record.id, new SandboxEntry(record, true)]));
   for (const entry of byId.values()) registry.restoreSandbox(entry);
   const limit = new Semaphore(recoverConcurrency);
   await Promise.all(
@@ -58,23 +58,26 @@ export async function load(room: PodRoom): Promise<void> {
 /** Resolves when every sandbox has been looked after. Call it once, after `load`. */
 export async function recover(room: PodRoom): Promise<void> {
   const limit = new Semaphore(recoverConcurrency);
-  room.swept = sweep(room);
-  await Promise.all(
-    room.registry.allSandboxes().map((entry) => {
-      entry.recovered = limit.run(background(), async () => {
-        try {
-          await recoverSandbox(room, entry);
-        } catch (error) {
-          room.log.error('a sandbox could not be recovered', {
-            sandbox: entry.record.id,
-            error: messageOf(error),
-          });
-        }
-      });
-      return entry.recovered;
-    }),
-  );
-  await room.swept;
+  const swept = sweep(room).finally(() => {
+    room.swept.open();
+  });
+  // What is new since `load` is nothing that an earlier daemon left.
+  const restored = room.registry.allSandboxes().filter((entry) => !entry.recovered.isOpen);
+  await Promise.all(restored.map((entry) => limit.run(background(), () => lookAfter(room, entry))));
+  await swept;
+}
+
+async function lookAfter(room: PodRoom, entry: SandboxEntry): Promise<void> {
+  try {
+    await recoverSandbox(room, entry);
+  } catch (error) {
+    room.log.error('a sandbox could not be recovered', {
+      sandbox: entry.record.id,
+      error: messageOf(error),
+    });
+  } finally {
+    entry.recovered.open();
+  }
 }
 
 /** Its sandbox is not known, so nothing of it can run: the VM is swept. */

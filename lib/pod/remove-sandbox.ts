@@ -10,7 +10,7 @@ import { beginStop } from './stop-sandbox.js';
 export async function removeSandbox(room: PodRoom, ctx: Context, id: string): Promise<void> {
   const entry = room.registry.findSandbox(id);
   if (entry === undefined) return;
-  await abortable(ctx, entry.recovered);
+  await abortable(ctx, entry.recovered.opened);
   await abortable(ctx, beginRemoveSandbox(room, entry));
 }
 

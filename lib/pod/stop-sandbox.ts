@@ -20,7 +20,7 @@ import { retry, teardown } from './teardown.js';
 export async function stopSandbox(room: PodRoom, ctx: Context, id: string): Promise<void> {
   const entry = room.registry.findSandbox(id);
   if (entry === undefined) return;
-  await abortable(ctx, entry.recovered);
+  await abortable(ctx, entry.recovered.opened);
   await abortable(ctx, beginStop(room, entry));
 }
 

@@ -220,6 +220,23 @@ describe('pod sandboxes', function () {
     await next.pods.close();
   });
 
+  it('are neither begun nor stopped before the daemon has begun to recover', async () => {
+    const id = await h.run();
+    await h.daemon.kill();
+    const next = h.world.incarnation();
+    await next.pods.load();
+    const begun = next.pods.runSandbox(ctx, sandboxConfig(), '');
+    const stopped = next.pods.stopSandbox(ctx, id);
+    await wait(50);
+    expect(next.calls.filter((call) => call === 'acquire' || call === 'destroyGone')).to.deep.equal([]);
+    await next.pods.recover();
+    await stopped;
+    expect(next.calls).to.include('guest.shutdown');
+    expect(next.pods.sandbox((await begun).id).phase).to.equal('ready');
+    expect([...h.world.vms.keys()]).to.deep.equal([(await begun).id]);
+    await next.pods.close();
+  });
+
   it('outlive a lost connection, and the ends that happened meanwhile are seen', async () => {
     const id = await h.run();
     const container = await h.start(id, 'echo one; sleep', { logPath: 'a' });
