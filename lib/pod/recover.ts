@@ -12,7 +12,6 @@ import { cleanContainer } from './clean-container.js';
 import { settleExit } from './container-exit.js';
 import { cursorPath, diskPath, makeDirectories, removeDiskGone, sweepFiles } from './disk.js';
 import { LivePod } from './live-pod.js';
-import type { PodVm } from './ports.js';
 import { recoverContainer } from './recover-container.js';
 import { ContainerEntry, SandboxEntry } from './registry.js';
 import { beginRemove } from './remove-container.js';
@@ -24,7 +23,7 @@ import { reachGuest, supervise } from './supervise.js';
 import { orRetry, teardown } from './teardown.js';
 import { settleVm } from './vm-size.js';
 
-/** Sandboxes looked after at a time: each may wait for its guest. */
+/** Virtual machines taken over at a time, or containers that hold their images again. */
 const recoverConcurrency = 16;
 
 /**
@@ -63,12 +62,15 @@ export async function recover(room: PodRoom): Promise<void> {
   });
   // What is new since `load` is nothing that an earlier daemon left.
   const restored = room.registry.allSandboxes().filter((entry) => !entry.recovered.isOpen);
-  await Promise.all(restored.map((entry) => limit.run(background(), () => lookAfter(room, entry))));
+  await Promise.all(restored.map((entry) => lookAfter(room, entry, limit)));
   await swept;
 }
 
-async function lookAfter(room: PodRoom, entry: SandboxEntry): Promise<void> {
+async function lookAfter(room: PodRoom, entry: SandboxEntry, limit: Semaphore): Promise<void> {
   try {
+    if (entry.record.phase === 'ready') await limit.run(background(), () => adopt(room, entry));
+    // The next one's turn: guests and stops may hang, and must hold up no other pod.
+    entry.adopted.open();
     await recoverSandbox(room, entry);
   } catch (error) {
     room.log.error('a sandbox could not be recovered', {
@@ -168,19 +170,21 @@ async function undoSandbox(room: PodRoom, entry: SandboxEntry): Promise<void> {
 }
 
 async function recoverReady(room: PodRoom, entry: SandboxEntry): Promise<void> {
-  const vm = await adopt(room, entry);
-  if (vm === undefined) {
+  const { live } = entry;
+  if (live === undefined) {
     failSandbox(room, entry, 'the virtual machine ended while the daemon was not running');
     await entry.stopping?.catch(() => undefined);
     await settleContainers(room, entry);
     return;
   }
-  const live = new LivePod(vm, undefined);
-  entry.live = live;
   const ended = either(room.life, live.scope);
   try {
-    const guest = await room.step(ended, 'reaching the guest again', 'agentLostMs', (ctx) =>
-      reachGuest(room, ctx, entry, vm),
+    const guest = await room.step(
+      ended,
+      'reaching the guest again',
+      'agentLostMs',
+      (ctx) => reachGuest(room, ctx, entry, live.vm),
+      (late) => void late.close(),
     );
     live.setGuest(guest);
     const states = await room.step(ended, 'listing containers', 'guestMs', (ctx) =>
@@ -195,24 +199,27 @@ async function recoverReady(room: PodRoom, entry: SandboxEntry): Promise<void> {
     settleVm(room, entry);
   } catch (error) {
     if (room.isClosed) return;
-    failSandbox(room, entry, `the guest could not be taken over after a restart: ${messageOf(error)}`);
+    // Else somebody who stops the pod has ended this, and does the rest.
+    if (!live.scope.signal.aborted || live.isVmGone)
+      failSandbox(room, entry, `the guest could not be taken over after a restart: ${messageOf(error)}`);
     await entry.stopping?.catch(() => undefined);
   } finally {
     ended.cancel();
   }
 }
 
-async function adopt(room: PodRoom, entry: SandboxEntry): Promise<PodVm | undefined> {
+/** Without a live pod after it the VM is gone, or out of reach. */
+async function adopt(room: PodRoom, entry: SandboxEntry): Promise<void> {
   try {
-    return await room.step(background(), 'taking over the virtual machine', 'plugMs', (ctx) =>
+    const vm = await room.step(background(), 'taking over the virtual machine', 'plugMs', (ctx) =>
       room.parts.vms.adopt(ctx, entry.record.id),
     );
+    if (vm !== undefined) entry.live = new LivePod(vm, undefined);
   } catch (error) {
     room.log.error('a virtual machine cannot be taken over', {
       sandbox: entry.record.id,
       error: messageOf(error),
     });
-    return undefined;
   }
 }
 

@@ -16,7 +16,9 @@ export class SandboxEntry {
   /** The running VM and the link to its guest; undefined when there is none. */
   live: LivePod | undefined;
   readonly containers = new Set<ContainerEntry>();
-  /** After a restart: opens when it is known what became of the VM. */
+  /** After a restart: opens when the VM has been taken over, or is known to be gone. */
+  readonly adopted = new Gate();
+  /** After a restart: opens when it is known what became of the pod; its guest may keep that back. */
   readonly recovered = new Gate();
   /** A stop or removal that is under way; later callers share it. */
   stopping: Promise<void> | undefined;
@@ -27,7 +29,9 @@ export class SandboxEntry {
   /** One that is new needs no recovery. */
   constructor(record: SandboxRecord, isRestored = false) {
     this.record = record;
-    if (!isRestored) this.recovered.open();
+    if (isRestored) return;
+    this.adopted.open();
+    this.recovered.open();
   }
 }
 
