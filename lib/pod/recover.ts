@@ -2,7 +2,7 @@
  * After a restart: the records are read first, so that lists can be answered at once; then each sandbox is
  * looked after, many at a time. What a request needs to know of a sandbox it waits for (`recovered`).
  */
-import { background } from '../base/context.js';
+import { abortable, background } from '../base/context.js';
 import { messageOf } from '../base/errors.js';
 import { Semaphore } from '../base/semaphore.js';
 import { exitUnknown, hasExited } from '../model/container-state.js';
@@ -17,10 +17,10 @@ import { ContainerEntry, SandboxEntry } from './registry.js';
 import { beginRemove } from './remove-container.js';
 import { beginRemoveSandbox } from './remove-sandbox.js';
 import type { PodRoom } from './room.js';
-import { either } from './steps.js';
+import { attempt, either } from './steps.js';
 import { beginStop, failSandbox } from './stop-sandbox.js';
 import { reachGuest, supervise } from './supervise.js';
-import { orRetry, teardown } from './teardown.js';
+import { orRetry, retry, teardown } from './teardown.js';
 import { settleVm } from './vm-size.js';
 
 /** Virtual machines taken over at a time, or containers that hold their images again. */
@@ -105,36 +105,49 @@ async function holdAgain(room: PodRoom, imageId: string, owner: string): Promise
   }
 }
 
-/** What no record explains: VMs, namespaces, addresses, files. New pods wait until this is over. */
+/** What no record explains: VMs, namespaces, addresses, files. New pods wait for it, but not for what hangs. */
 async function sweep(room: PodRoom): Promise<void> {
   const { parts, registry, settings } = room;
   const sandboxes = new Set(
     registry.allSandboxes().flatMap((entry) => (mayHaveVm(entry.record) ? [entry.record.id] : [])),
   );
-  const containers = new Set(registry.allContainers().map((entry) => entry.record.id));
-  const attempt = async (what: string, body: () => Promise<unknown>): Promise<void> => {
-    try {
-      const found = await body();
-      if (Array.isArray(found) && found.length > 0)
-        room.log.warn('leftovers were removed', { what, found: found.join(', ') });
-    } catch (error) {
-      room.log.error('leftovers could not be removed', { what, error: messageOf(error) });
-    }
-  };
   // Addresses first: plugins take their rules back more completely while the namespace is there.
   const machines = async (): Promise<void> => {
-    await attempt('addresses', () =>
-      room.step(background(), 'sweeping addresses', 'sweepMs', (ctx) =>
+    await sweepKind(room, 'addresses', async () => {
+      await room.step(background(), 'sweeping addresses', 'sweepMs', (ctx) =>
         parts.network.collectGarbage(ctx, sandboxes),
-      ),
-    );
-    await attempt('virtual machines', () =>
-      room.step(background(), 'sweeping virtual machines', 'sweepMs', (ctx) =>
-        parts.vms.sweep(ctx, sandboxes),
-      ),
+      );
+      return [];
+    });
+    const swept = sweepKind(room, 'virtual machines', () => sweepMachines(room, sandboxes));
+    await attempt(
+      settings.deadlines.sweepMs,
+      'sweeping virtual machines',
+      (ctx) => abortable(ctx, swept),
+      (error) => {
+        room.log.warn('pods may start before all leftovers are removed', { error: messageOf(error) });
+      },
     );
   };
-  await Promise.all([machines(), attempt('files', () => sweepFiles(settings.stateDirectory, containers))]);
+  const files = (): Promise<string[]> =>
+    sweepFiles(settings.stateDirectory, (id) => registry.containerById(id) !== undefined);
+  await Promise.all([machines(), sweepKind(room, 'files', files)]);
+}
+
+async function sweepKind(room: PodRoom, what: string, body: () => Promise<readonly string[]>): Promise<void> {
+  try {
+    const found = await body();
+    if (found.length > 0) room.log.warn('leftovers were removed', { what, found: found.join(', ') });
+  } catch (error) {
+    room.log.error('leftovers could not be removed', { what, error: messageOf(error) });
+  }
+}
+
+/** What cannot be removed now is tried again in the background until it can. */
+async function sweepMachines(room: PodRoom, sandboxes: ReadonlySet<string>): Promise<readonly string[]> {
+  const { removed, left } = await room.parts.vms.sweep(room.life, sandboxes);
+  for (const { what, remove } of left) void retry(room, `removal of ${what}`, () => remove(room.life));
+  return removed;
 }
 
 function mayHaveVm(record: SandboxRecord): boolean {

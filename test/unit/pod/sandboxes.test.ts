@@ -270,6 +270,34 @@ describe('pod sandboxes', function () {
     });
   });
 
+  it('of which nobody knows any more are swept again and again until they are gone', async () => {
+    const [lost, lostToo] = [await h.run(), await h.run()];
+    await h.daemon.kill();
+    h.world.sandboxes.clear();
+    const next = h.world.incarnation();
+    await next.pods.load();
+    next.fail('sweep.remove');
+    next.fail('sweep.remove', 'before', 1);
+    await next.pods.recover();
+    expect([h.world.vms.has(lost), h.world.vms.has(lostToo)]).to.deep.equal([true, false]);
+    await eventually(() => h.world.vms.size === 0);
+    await next.pods.close();
+  });
+
+  it('may start though something that is swept hangs', async () => {
+    await h.run();
+    await h.daemon.kill();
+    h.world.sandboxes.clear();
+    h.world.deadlines = { ...h.world.deadlines, sweepMs: 50 };
+    const next = h.world.incarnation();
+    await next.pods.load();
+    next.fail('sweep.remove', 'hang');
+    const recovered = next.pods.recover();
+    await next.pods.runSandbox(ctx, sandboxConfig(), '');
+    await recovered;
+    await next.pods.close();
+  });
+
   it('are neither begun nor stopped before the daemon has begun to recover', async () => {
     const id = await h.run();
     await h.daemon.kill();
