@@ -8,7 +8,7 @@ import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 
 import type { Context } from '../../base/context.js';
-import { throwIfDone } from '../../base/context.js';
+import { background, throwIfDone } from '../../base/context.js';
 import { HerkosError, wrap } from '../../base/errors.js';
 import { cannotRun, outputBytesDefaultMax, resultOf } from '../../base/exec.js';
 import type {
@@ -28,6 +28,15 @@ const reportBytesMax = 256 * MIB;
 const stderrShownBytesMax = 2048;
 /** It has nothing to wait for. */
 const endTimeoutMs = 5000;
+/** What is killed, or launched, is told of at once; after so long something hangs, and after twice as long the starter. */
+const reportTimeoutMs = 5000;
+/** Starting it fails, which is an answer. */
+const noProgram = '/';
+
+export interface StarterOptions {
+  /** For tests, which do not want to wait. */
+  readonly reportTimeoutMs?: number;
+}
 
 /**
  * What is run ends with the daemon, however that ends; so do its children, in a process group with it. What is
@@ -35,11 +44,13 @@ const endTimeoutMs = 5000;
  */
 export class ProgramStarter implements Exec, Launcher {
   readonly #hostHelper: string;
+  readonly #options: StarterOptions;
   #starter: Starter | undefined;
 
   /** @param hostHelper - the program `herkos-host` */
-  constructor(hostHelper: string) {
+  constructor(hostHelper: string, options: StarterOptions = {}) {
     this.#hostHelper = hostHelper;
+    this.#options = options;
   }
 
   /** Of the starter, for tests and for people; undefined before the first program. */
@@ -71,7 +82,7 @@ export class ProgramStarter implements Exec, Launcher {
 
   /** One that has ended, whoever ended it, has a successor: the next program does not pay for it. */
   #running(): Starter {
-    if (this.#starter?.hasEnded !== false) this.#starter = new Starter(this.#hostHelper);
+    if (this.#starter?.hasEnded !== false) this.#starter = new Starter(this.#hostHelper, this.#options);
     return this.#starter;
   }
 }
@@ -94,11 +105,13 @@ class Starter {
   readonly #parser = new ReportParser(reportBytesMax);
   readonly #waiting = new Map<number, Waiting>();
   readonly #closed: Promise<void>;
+  readonly #reportTimeoutMs: number;
   #nextId = 1;
   #words = '';
   hasEnded = false;
 
-  constructor(hostHelper: string) {
+  constructor(hostHelper: string, options: StarterOptions) {
+    this.#reportTimeoutMs = options.reportTimeoutMs ?? reportTimeoutMs;
     // A session of its own: what ends the daemon from a terminal leaves it the time to end in order.
     const child: ChildProcess = spawn(hostHelper, ['starter'], { detached: true, cwd: '/', stdio: 'pipe' });
     this.#child = child;
@@ -135,6 +148,7 @@ class Starter {
     const id = this.#nextId++;
     const kill = (): void => {
       this.#child.stdin?.write(encodeKill(id));
+      this.#expect(() => !this.#waiting.has(id));
     };
     const order = { id, program, args, env, cwd, outputMax: outputBytesMax, input: Buffer.from(input) };
     this.#child.stdin?.write(encodeOrder(order));
@@ -156,6 +170,8 @@ class Starter {
   ): Promise<LaunchedProgram> {
     const id = this.#nextId++;
     this.#child.stdin?.write(encodeLaunch({ id, program, args, env, log }));
+    let isStarted = false;
+    this.#expect(() => isStarted || !this.#waiting.has(id));
     return new Promise((resolve, reject) => {
       let onEnded: (end: Awaited<LaunchedProgram['ended']>) => void = () => undefined;
       const ended = new Promise<Awaited<LaunchedProgram['ended']>>((settle) => {
@@ -163,6 +179,7 @@ class Starter {
       });
       this.#waiting.set(id, {
         onStarted: ({ pid, startTicks }) => {
+          isStarted = true;
           resolve({ pid, startTicks, ended });
         },
         onEnding: (report) => {
@@ -181,6 +198,24 @@ class Starter {
     this.#child.stdin?.end();
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), endTimeoutMs);
     await this.#closed;
+    clearTimeout(timer);
+  }
+
+  /** When no report comes, the program may hang, or the starter: then others wait for it, too. */
+  #expect(isReported: () => boolean): void {
+    const timer = setTimeout(() => {
+      if (!isReported() && !this.hasEnded) void this.#probe();
+    }, this.#reportTimeoutMs);
+    timer.unref();
+  }
+
+  async #probe(): Promise<void> {
+    const timer = setTimeout(() => {
+      this.#end(new HerkosError('Internal', 'the starter of programs did not answer and was killed'));
+      this.#child.kill('SIGKILL');
+    }, this.#reportTimeoutMs);
+    timer.unref();
+    await this.run(background(), noProgram, [], {}).catch(() => undefined);
     clearTimeout(timer);
   }
 

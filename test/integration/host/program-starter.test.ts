@@ -7,9 +7,11 @@ import { join } from 'node:path';
 
 import { expect } from 'chai';
 
-import { background } from '../../../lib/base/context.js';
+import { abortable, background, underDeadline, withTimeout } from '../../../lib/base/context.js';
 import { systemExec } from '../../../lib/base/exec.js';
 import { endProcess, isAlive, readStat } from '../../../lib/base/processes.js';
+import { HypervisorProcess } from '../../../lib/drivers/qemu/process.js';
+import type { StarterOptions } from '../../../lib/drivers/starter/program-starter.js';
 import { ProgramStarter } from '../../../lib/drivers/starter/program-starter.js';
 import { execSuite } from '../../suites/exec.js';
 import { launcherSuite } from '../../suites/launcher.js';
@@ -21,14 +23,14 @@ const ctx = background();
 const env = { PATH: '/usr/bin:/bin' };
 const starters: ProgramStarter[] = [];
 
-function newStarter(program = hostHelper): ProgramStarter {
-  const starter = new ProgramStarter(program);
+function newStarter(program = hostHelper, options: StarterOptions = {}): ProgramStarter {
+  const starter = new ProgramStarter(program, options);
   starters.push(starter);
   return starter;
 }
 
-execSuite('herkos-host', newStarter);
-launcherSuite('herkos-host', newStarter);
+execSuite('herkos-host', () => newStarter());
+launcherSuite('herkos-host', () => newStarter());
 
 describe('the starter of programs', () => {
   after(async () => {
@@ -120,6 +122,44 @@ describe('the starter of programs', () => {
     await starter.close();
   });
 
+  it('is replaced when it hangs, and says so to those that wait', async () => {
+    const starter = newStarter(hostHelper, { reportTimeoutMs: 300 });
+    for (const order of [runFor10Ms, launchThrough]) {
+      await starter.run(ctx, 'true', []);
+      const { pid } = starter;
+      process.kill(pid ?? 0, 'SIGSTOP');
+      const others = rejection(starter.run(ctx, 'true', []));
+      expect(String(await rejection(order(starter)))).to.include('did not answer');
+      expect(String(await others)).to.include('did not answer');
+      expect((await starter.run(ctx, 'echo', ['again'])).stdout.toString()).to.equal('again\n');
+      expect(starter.pid).not.to.equal(pid);
+    }
+  });
+
+  it('is not replaced for a program that cannot be ended', async () => {
+    const starter = newStarter(hostHelper, { reportTimeoutMs: 100 });
+    const others = starter.run(ctx, 'sleep', ['0.5']);
+    const { pid } = starter;
+    // Out of its group, it keeps the output open.
+    await rejection(
+      abortable(withTimeout(ctx, 450, 'waiting'), runFor10Ms(starter, 'setsid sleep 1 & sleep 1000')),
+    );
+    await others;
+    expect(starter.pid).to.equal(pid);
+  });
+
+  it('that hangs keeps nobody from seeing that a program has ended', async () => {
+    await withLog(async (log) => {
+      const starter = newStarter();
+      const launched = await starter.launch('sleep', ['1000'], { env, log });
+      process.kill(starter.pid ?? 0, 'SIGSTOP');
+      const watched = new HypervisorProcess(launched, log);
+      await underDeadline(ctx, 5_000, 'ending it', (step) => watched.kill(step));
+      expect(await watched.exited).to.deep.equal({ lastWords: '' });
+      process.kill(starter.pid ?? 0, 'SIGCONT');
+    });
+  }).timeout(10_000);
+
   it('leaves neither process, zombie nor descriptor behind', async () => {
     const starter = newStarter();
     await starter.run(ctx, 'true', []);
@@ -151,6 +191,14 @@ describe('the starter of programs', () => {
     expect(await readlink(`/proc/${String(limited.pid)}/cwd`)).to.equal('/');
   });
 });
+
+async function runFor10Ms(starter: ProgramStarter, script = 'true'): Promise<unknown> {
+  return starter.run(withTimeout(ctx, 10, 'it'), 'sh', ['-c', script]);
+}
+
+async function launchThrough(starter: ProgramStarter): Promise<unknown> {
+  return starter.launch('true', [], { env, log: '/dev/null' });
+}
 
 async function withLog(body: (log: string) => Promise<void>): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'herkos-starter-'));
