@@ -15,9 +15,12 @@ mod program;
 mod running;
 
 use std::io::{self, BufRead, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::alarm;
 use serde_json::Value;
 
 use crate::rights::close_inherited;
@@ -27,14 +30,26 @@ use running::Running;
 
 /// An order without its input: arguments and environment.
 const LINE_BYTES_MAX: u64 = 4 << 20;
+/// Ending takes milliseconds, unless something hangs.
+const END_SECONDS_MAX: u32 = 5;
 
 /// Serves until its input ends, which is the end of the daemon; then it ends what runs.
 pub fn serve() -> Outcome<()> {
     close_inherited()?;
+    thread::Builder::new().spawn(end_after_daemon).told(|| "start a thread".into())?;
     let running = Arc::new(Running::default());
     let served = serve_orders(&mut io::stdin().lock(), &running);
     running.end();
     served
+}
+
+/// Whoever reads the orders may hang in one, and not see the end of them: SIGALRM ends this process then.
+fn end_after_daemon() {
+    let input = io::stdin();
+    // No event is asked for: a hang-up is told always.
+    let mut closed = [PollFd::new(input.as_fd(), PollFlags::empty())];
+    while poll(&mut closed, PollTimeout::NONE).is_err() {}
+    alarm::set(END_SECONDS_MAX);
 }
 
 fn serve_orders(orders: &mut impl BufRead, running: &Arc<Running>) -> Outcome<()> {

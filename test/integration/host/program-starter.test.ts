@@ -1,5 +1,6 @@
 /** The small process that starts the daemon's programs, as set-up builds it. */
 import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, readdir, readlink, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -18,6 +19,7 @@ import { launcherSuite } from '../../suites/launcher.js';
 import { eventually } from '../../tools/eventually.js';
 import { hostHelper } from '../../tools/host-helper.js';
 import { rejection } from '../../tools/rejection.js';
+import { StalledFs } from '../../tools/stalled-fs.js';
 
 const ctx = background();
 const env = { PATH: '/usr/bin:/bin' };
@@ -70,20 +72,8 @@ describe('the starter of programs', () => {
   });
 
   it('ends with the daemon, however that ends, and so does what it started', async () => {
-    const module = new URL('../../../lib/drivers/starter/program-starter.js', import.meta.url).href;
-    const script = `
-      const { ProgramStarter } = await import(${JSON.stringify(module)});
-      const { background } = await import(${JSON.stringify(new URL('../../../lib/base/context.js', import.meta.url).href)});
-      const starter = new ProgramStarter(${JSON.stringify(hostHelper)});
-      const running = starter.run(background(), 'sh', ['-c', 'echo $$ > /dev/stderr; sleep 1000 & wait']);
-      console.log(starter.pid);
-      await running;`;
-    const daemon = spawn(process.execPath, ['--input-type=module', '-e', script], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    const [line] = (await once(daemon.stdout, 'data')) as [Buffer];
-    const pid = Number(line.toString());
-    const { startTicks } = (await readStat(pid)) ?? { startTicks: '' };
+    const { daemon, pid, startTicks } = await daemonThat(`
+      const running = starter.run(background(), 'sh', ['-c', 'echo $$ > /dev/stderr; sleep 1000 & wait']);`);
     await eventually(async () => (await childrenOf(pid)).length > 0);
     const [shell = 0] = await childrenOf(pid);
     daemon.kill('SIGKILL');
@@ -160,6 +150,41 @@ describe('the starter of programs', () => {
     });
   }).timeout(10_000);
 
+  describe('when a file system stalls', () => {
+    let stalled: StalledFs | undefined;
+    let program: string;
+
+    before(async function () {
+      if (await StalledFs.isPossible()) return;
+      console.log('      skipped: there is no FUSE');
+      this.skip();
+    });
+
+    beforeEach(async () => {
+      stalled = await StalledFs.mount();
+      program = join(stalled.directory, 'program');
+    });
+
+    afterEach(async () => stalled?.unmount());
+
+    it('is replaced as soon as it holds others up', async () => {
+      const starter = newStarter(hostHelper, { reportTimeoutMs: 300 });
+      const held = rejection(starter.run(ctx, program, []));
+      expect(String(await rejection(runFor10Ms(starter)))).to.include('did not answer');
+      expect(String(await held)).to.include('did not answer');
+      expect((await starter.run(ctx, 'echo', ['again'])).stdout.toString()).to.equal('again\n');
+    });
+
+    it('ends soon after the daemon', async () => {
+      const { daemon, pid, startTicks } = await daemonThat(`
+        starter.run(background(), ${JSON.stringify(program)}, []);
+        const running = starter.run(background(), 'true', []);`);
+      await eventually(async () => (await childrenOf(pid)).length > 0);
+      daemon.kill('SIGKILL');
+      await eventually(async () => !(await isAlive(pid, startTicks)));
+    }).timeout(20_000);
+  });
+
   it('leaves neither process, zombie nor descriptor behind', async () => {
     const starter = newStarter();
     await starter.run(ctx, 'true', []);
@@ -191,6 +216,28 @@ describe('the starter of programs', () => {
     expect(await readlink(`/proc/${String(limited.pid)}/cwd`)).to.equal('/');
   });
 });
+
+/** A process with a starter, which does something with it. */
+async function daemonThat(
+  does: string,
+): Promise<{ readonly daemon: ChildProcess; readonly pid: number; readonly startTicks: string }> {
+  const module = new URL('../../../lib/drivers/starter/program-starter.js', import.meta.url).href;
+  const context = new URL('../../../lib/base/context.js', import.meta.url).href;
+  const script = `
+    const { ProgramStarter } = await import(${JSON.stringify(module)});
+    const { background } = await import(${JSON.stringify(context)});
+    const starter = new ProgramStarter(${JSON.stringify(hostHelper)});
+    ${does}
+    console.log(starter.pid);
+    await running;`;
+  const daemon = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [line] = (await once(daemon.stdout, 'data')) as [Buffer];
+  const pid = Number(line.toString());
+  const { startTicks } = (await readStat(pid)) ?? { startTicks: '' };
+  return { daemon, pid, startTicks };
+}
 
 async function runFor10Ms(starter: ProgramStarter, script = 'true'): Promise<unknown> {
   return starter.run(withTimeout(ctx, 10, 'it'), 'sh', ['-c', script]);
