@@ -79,7 +79,9 @@ export async function startNode(
   // First: an address that somebody else has is found out before anything is touched.
   const metrics = await openMetrics(written, log.with({ room: 'observe' }));
   const config = await prepareDirectories(written);
-  const { hostHelper, exec } = await hostParts(config);
+  const { hostHelper, exec } = await hostParts(config, log);
+  // Before anything of it is read, which would remove what another daemon is about to finish.
+  await exec.lock();
   const store = storeFactory(config, log, decorate);
   const { images, converter, registry } = imageParts(config, log, store, metrics);
   const { vms, driver, ksm } = await vmParts(config, log, { store, exec, hostHelper }, metrics);
@@ -224,11 +226,15 @@ function podRoom(
 }
 
 /** No pod can start without the helper. */
-async function hostParts({ node }: Config): Promise<{ hostHelper: string; exec: ProgramStarter }> {
+async function hostParts(
+  { node }: Config,
+  logger: Logger,
+): Promise<{ hostHelper: string; exec: ProgramStarter }> {
   const hostHelper = hostHelperOf(node);
   await access(hostHelper, constants.X_OK).catch((error: unknown) => {
     const what = `there is no program ${hostHelper}; build it with hack/quickstart, or set host_helper in [node]`;
     throw new HerkosError('FailedPrecondition', what, { cause: error });
   });
-  return { hostHelper, exec: new ProgramStarter(hostHelper) };
+  const lockFile = join(node.state_dir, 'lock');
+  return { hostHelper, exec: new ProgramStarter(hostHelper, { lockFile, logger }) };
 }

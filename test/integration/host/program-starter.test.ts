@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, readdir, readlink, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, readlink, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -10,6 +10,8 @@ import { expect } from 'chai';
 
 import { abortable, background, underDeadline, withTimeout } from '../../../lib/base/context.js';
 import { systemExec } from '../../../lib/base/exec.js';
+import type { Logger } from '../../../lib/base/logger.js';
+import { silentLogger } from '../../../lib/base/logger.js';
 import { endProcess, isAlive, readStat } from '../../../lib/base/processes.js';
 import { HypervisorProcess } from '../../../lib/drivers/qemu/process.js';
 import type { StarterOptions } from '../../../lib/drivers/starter/program-starter.js';
@@ -150,6 +152,96 @@ describe('the starter of programs', () => {
     });
   }).timeout(10_000);
 
+  describe('with a lock', () => {
+    let directory: string;
+    let lockFile: string;
+
+    beforeEach(async () => {
+      directory = await mkdtemp(join(tmpdir(), 'herkos-starter-'));
+      lockFile = join(directory, 'lock');
+    });
+
+    afterEach(async () => {
+      await rm(directory, { recursive: true });
+    });
+
+    it('keeps out every other one, and says whom to stop', async () => {
+      const starter = newStarter(hostHelper, { lockFile });
+      await starter.lock();
+      await starter.lock();
+      const { mode, size } = await stat(lockFile);
+      expect([mode & 0o777, size]).to.deep.equal([0o600, 0]);
+      const error = await rejection(newStarter(hostHelper, { lockFile, lockTimeoutMs: 100 }).lock());
+      expect(error).to.include({ class: 'FailedPrecondition', reason: 'STATE_DIR_IN_USE' });
+      expect(String(error))
+        .to.include(lockFile)
+        .and.to.include(`process ${String(starter.pid)},`);
+      const { stdout } = await starter.run(ctx, 'ls', ['/proc/self/fd']);
+      expect(stdout.toString()).to.equal('0\n1\n2\n3\n');
+      await starter.close();
+    });
+
+    it('waits for one that is about to end', async () => {
+      const before = newStarter(hostHelper, { lockFile });
+      await before.lock();
+      const after = newStarter(hostHelper, { lockFile });
+      const locked = after.lock();
+      await after.run(ctx, 'true', []);
+      process.kill(before.pid ?? 0, 'SIGKILL');
+      await locked;
+      await after.close();
+    });
+
+    it('takes it again when it was killed, and says so when another has been quicker', async () => {
+      const { logger, errors } = errorLogger();
+      const starter = newStarter(hostHelper, { lockFile, logger, lockTimeoutMs: 100 });
+      await starter.lock();
+      const kill = async (): Promise<void> => {
+        const { pid } = starter;
+        process.kill(pid ?? 0, 'SIGKILL');
+        await eventually(() => starter.pid !== pid);
+      };
+      await kill();
+      await starter.lock();
+      expect(errors).to.deep.equal([]);
+      const other = newStarter(hostHelper, { lockFile });
+      const quicker = other.lock();
+      await eventually(async () => {
+        const locks = await readFile('/proc/locks', 'utf8');
+        return locks.includes(`-> POSIX  ADVISORY  WRITE ${String(other.pid)} `);
+      });
+      await kill();
+      await quicker;
+      await eventually(() => errors.length > 0);
+      expect(errors).to.deep.equal(['the lock of the daemon is lost']);
+      await starter.run(ctx, 'true', []);
+      await other.close();
+      await starter.close();
+    });
+
+    it('says why it cannot be had', async () => {
+      const nowhere = join(directory, 'no/such');
+      const error = await rejection(newStarter(hostHelper, { lockFile: nowhere }).lock());
+      expect(String(error)).to.include(`cannot lock ${nowhere}: ENOENT`);
+    });
+
+    it('is free though a start of its predecessor hangs', async function () {
+      if (!(await StalledFs.isPossible())) this.skip();
+      const stalled = await StalledFs.mount();
+      try {
+        const starter = newStarter(hostHelper, { lockFile, reportTimeoutMs: 200 });
+        await starter.lock();
+        const held = rejection(starter.run(ctx, join(stalled.directory, 'program'), []));
+        await rejection(runFor10Ms(starter));
+        await held;
+        await starter.lock();
+        await starter.close();
+      } finally {
+        await stalled.unmount();
+      }
+    });
+  });
+
   describe('when a file system stalls', () => {
     let stalled: StalledFs | undefined;
     let program: string;
@@ -216,6 +308,11 @@ describe('the starter of programs', () => {
     expect(await readlink(`/proc/${String(limited.pid)}/cwd`)).to.equal('/');
   });
 });
+
+function errorLogger(): { readonly logger: Logger; readonly errors: string[] } {
+  const errors: string[] = [];
+  return { errors, logger: { ...silentLogger, error: (message) => errors.push(message) } };
+}
 
 /** A process with a starter, which does something with it. */
 async function daemonThat(
