@@ -1,6 +1,6 @@
 /** The one place where concrete drivers meet the rooms. */
 import { constants } from 'node:fs';
-import { access, mkdir } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { background } from '../../lib/base/context.js';
@@ -41,6 +41,7 @@ import { TemplateFiles } from '../../lib/vm/template/template-files.js';
 import { VmInspector } from '../../lib/vm/describe.js';
 import { VmManager } from '../../lib/vm/manager.js';
 import { sizeFor } from '../../lib/vm/sizing.js';
+import { prepareDirectories } from './directories.js';
 import { openMetrics } from './metrics.js';
 import type { NodeMetrics } from './metrics.js';
 import { HerkosNodeInfo } from './node-info.js';
@@ -56,7 +57,6 @@ import {
 } from './settings.js';
 
 const drainMs = 20_000;
-const directoryMode = 0o711;
 
 export interface RunningNode {
   /** Lets running calls come to their end, then lets go of everything; pods go on. */
@@ -73,14 +73,16 @@ export type StoreDecorator = <T extends Identified>(store: RecordStore<T>, name:
 
 /** Builds the parts, recovers what an earlier daemon left, and serves. */
 export async function startNode(
-  config: Config,
+  written: Config,
   log: Logger,
   decorate: StoreDecorator = (store) => store,
 ): Promise<RunningNode> {
   // First: an address that somebody else has is found out before anything is touched.
-  const metrics = await openMetrics(config, log.with({ room: 'observe' }));
-  await makeDirectories(config);
-  const { hostHelper, exec } = await hostParts(config);
+  const metrics = await openMetrics(written, log.with({ room: 'observe' }));
+  const config = await prepareDirectories(written);
+  const { hostHelper, exec } = await hostParts(config, log);
+  // Before anything of it is read, which would remove what another daemon is about to finish.
+  await exec.lock();
   const store = storeFactory(config, log, decorate);
   const { images, converter, registry } = imageParts(config, log, store, metrics);
   const { vms, driver, ksm } = await vmParts(config, log, { store, exec, hostHelper }, metrics);
@@ -226,18 +228,16 @@ function podRoom(
   });
 }
 
-/** Passable by VM processes, which reach the files they may read; not listable by them. */
-async function makeDirectories(config: Config): Promise<void> {
-  for (const directory of [config.node.state_dir, config.node.run_dir])
-    await mkdir(directory, { recursive: true, mode: directoryMode });
-}
-
 /** No pod can start without the helper. */
-async function hostParts({ node }: Config): Promise<{ hostHelper: string; exec: ProgramStarter }> {
+async function hostParts(
+  { node }: Config,
+  logger: Logger,
+): Promise<{ hostHelper: string; exec: ProgramStarter }> {
   const hostHelper = hostHelperOf(node);
   await access(hostHelper, constants.X_OK).catch((error: unknown) => {
     const what = `there is no program ${hostHelper}; build it with hack/quickstart, or set host_helper in [node]`;
     throw new HerkosError('FailedPrecondition', what, { cause: error });
   });
-  return { hostHelper, exec: new ProgramStarter(hostHelper) };
+  const lockFile = join(node.state_dir, 'lock');
+  return { hostHelper, exec: new ProgramStarter(hostHelper, { lockFile, logger }) };
 }

@@ -45,7 +45,7 @@ export async function createContainer(
   config: ContainerConfig,
 ): Promise<ContainerRecord> {
   const sandbox = room.registry.sandbox(sandboxId);
-  await abortable(ctx, sandbox.recovered);
+  await abortable(ctx, sandbox.recovered.opened);
   const live = livePodOf(sandbox);
   const scope = either(ctx, live.scope);
   const work = create(room, scope, sandbox, live, config);

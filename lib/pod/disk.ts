@@ -83,13 +83,19 @@ export function cursorPath(stateDirectory: string, containerId: string): string 
   return join(cursorDirectory(stateDirectory), `${containerId}.json`);
 }
 
-/** Removes disks and cursors that belong to no container; names what it removed. */
-export async function sweepFiles(stateDirectory: string, known: ReadonlySet<string>): Promise<string[]> {
+/**
+ * Removes disks and cursors that belong to no container; names what it removed.
+ * @param isKnown - asked when a file has been found: its container may be new
+ */
+export async function sweepFiles(
+  stateDirectory: string,
+  isKnown: (containerId: string) => boolean,
+): Promise<string[]> {
   const removed: string[] = [];
   for (const directory of [diskDirectory(stateDirectory), cursorDirectory(stateDirectory)])
     for (const name of await readdir(directory)) {
       const id = name.slice(0, idLength);
-      if (isId(id) && known.has(id)) continue;
+      if (isId(id) && isKnown(id)) continue;
       await removeDiskGone(join(directory, name));
       removed.push(join(directory, name));
     }

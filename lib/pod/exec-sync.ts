@@ -28,7 +28,7 @@ export async function execSync(
   timeoutSeconds: number,
 ): Promise<GuestExecResult> {
   const entry = room.registry.container(id);
-  await abortable(ctx, entry.sandbox.recovered);
+  await abortable(ctx, entry.sandbox.recovered.opened);
   if (command.length === 0 || command[0] === '')
     throw new HerkosError('InvalidArgument', 'there is no command to run');
   const live = livePodOf(entry.sandbox);

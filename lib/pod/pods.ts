@@ -38,7 +38,7 @@ export class PodService {
 
   /**
    * Adopts what lives, finishes or undoes what was half done, sweeps the rest. Requests may be served
-   * meanwhile: each waits for the pods it names.
+   * meanwhile, and before: each waits for the pods it names, new pods for the sweep.
    */
   async recover(): Promise<void> {
     await recover(this.#room);

@@ -50,7 +50,19 @@ export interface VmProvider {
   /** Kills the VM's process and removes everything of it: devices, cgroup, netns, run directory, record. */
   destroyGone(ctx: Context, sandboxId: string): Promise<void>;
   /** Destroys every VM, netns, tap and cgroup of this instance that belongs to no known sandbox; names what it found. */
-  sweep(ctx: Context, knownSandboxIds: ReadonlySet<string>): Promise<string[]>;
+  sweep(ctx: Context, knownSandboxIds: ReadonlySet<string>): Promise<Swept>;
+}
+
+export interface Swept {
+  readonly removed: readonly string[];
+  readonly left: readonly Leftover[];
+}
+
+/** What could not be removed. */
+export interface Leftover {
+  readonly what: string;
+  /** Tries once more. */
+  readonly remove: (ctx: Context) => Promise<void>;
 }
 
 export interface VmRequest {

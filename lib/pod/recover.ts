@@ -2,7 +2,7 @@
  * After a restart: the records are read first, so that lists can be answered at once; then each sandbox is
  * looked after, many at a time. What a request needs to know of a sandbox it waits for (`recovered`).
  */
-import { background } from '../base/context.js';
+import { abortable, background } from '../base/context.js';
 import { messageOf } from '../base/errors.js';
 import { Semaphore } from '../base/semaphore.js';
 import { exitUnknown, hasExited } from '../model/container-state.js';
@@ -12,19 +12,18 @@ import { cleanContainer } from './clean-container.js';
 import { settleExit } from './container-exit.js';
 import { cursorPath, diskPath, makeDirectories, removeDiskGone, sweepFiles } from './disk.js';
 import { LivePod } from './live-pod.js';
-import type { PodVm } from './ports.js';
 import { recoverContainer } from './recover-container.js';
 import { ContainerEntry, SandboxEntry } from './registry.js';
 import { beginRemove } from './remove-container.js';
 import { beginRemoveSandbox } from './remove-sandbox.js';
 import type { PodRoom } from './room.js';
-import { either } from './steps.js';
+import { attempt, either } from './steps.js';
 import { beginStop, failSandbox } from './stop-sandbox.js';
 import { reachGuest, supervise } from './supervise.js';
-import { orRetry, teardown } from './teardown.js';
+import { orRetry, retry, teardown } from './teardown.js';
 import { settleVm } from './vm-size.js';
 
-/** Sandboxes looked after at a time: each may wait for its guest. */
+/** Virtual machines taken over at a time, or containers that hold their images again. */
 const recoverConcurrency = 16;
 
 /**
@@ -38,7 +37,7 @@ export async function load(room: PodRoom): Promise<void> {
     parts.stores.sandboxes.loadAll(),
     parts.stores.containers.loadAll(),
   ]);
-  const byId = new Map(sandboxes.map((record) => [record.id, new SandboxEntry(record)]));
+  const byId = new Map(sandboxes.map((record) => [record.id, new SandboxEntry(record, true)]));
   for (const entry of byId.values()) registry.restoreSandbox(entry);
   const limit = new Semaphore(recoverConcurrency);
   await Promise.all(
@@ -58,23 +57,29 @@ export async function load(room: PodRoom): Promise<void> {
 /** Resolves when every sandbox has been looked after. Call it once, after `load`. */
 export async function recover(room: PodRoom): Promise<void> {
   const limit = new Semaphore(recoverConcurrency);
-  room.swept = sweep(room);
-  await Promise.all(
-    room.registry.allSandboxes().map((entry) => {
-      entry.recovered = limit.run(background(), async () => {
-        try {
-          await recoverSandbox(room, entry);
-        } catch (error) {
-          room.log.error('a sandbox could not be recovered', {
-            sandbox: entry.record.id,
-            error: messageOf(error),
-          });
-        }
-      });
-      return entry.recovered;
-    }),
-  );
-  await room.swept;
+  const swept = sweep(room).finally(() => {
+    room.swept.open();
+  });
+  // What is new since `load` is nothing that an earlier daemon left.
+  const restored = room.registry.allSandboxes().filter((entry) => !entry.recovered.isOpen);
+  await Promise.all(restored.map((entry) => lookAfter(room, entry, limit)));
+  await swept;
+}
+
+async function lookAfter(room: PodRoom, entry: SandboxEntry, limit: Semaphore): Promise<void> {
+  try {
+    if (entry.record.phase === 'ready') await limit.run(background(), () => adopt(room, entry));
+    // The next one's turn: guests and stops may hang, and must hold up no other pod.
+    entry.adopted.open();
+    await recoverSandbox(room, entry);
+  } catch (error) {
+    room.log.error('a sandbox could not be recovered', {
+      sandbox: entry.record.id,
+      error: messageOf(error),
+    });
+  } finally {
+    entry.recovered.open();
+  }
 }
 
 /** Its sandbox is not known, so nothing of it can run: the VM is swept. */
@@ -100,36 +105,49 @@ async function holdAgain(room: PodRoom, imageId: string, owner: string): Promise
   }
 }
 
-/** What no record explains: VMs, namespaces, addresses, files. New pods wait until this is over. */
+/** What no record explains: VMs, namespaces, addresses, files. New pods wait for it, but not for what hangs. */
 async function sweep(room: PodRoom): Promise<void> {
   const { parts, registry, settings } = room;
   const sandboxes = new Set(
     registry.allSandboxes().flatMap((entry) => (mayHaveVm(entry.record) ? [entry.record.id] : [])),
   );
-  const containers = new Set(registry.allContainers().map((entry) => entry.record.id));
-  const attempt = async (what: string, body: () => Promise<unknown>): Promise<void> => {
-    try {
-      const found = await body();
-      if (Array.isArray(found) && found.length > 0)
-        room.log.warn('leftovers were removed', { what, found: found.join(', ') });
-    } catch (error) {
-      room.log.error('leftovers could not be removed', { what, error: messageOf(error) });
-    }
-  };
   // Addresses first: plugins take their rules back more completely while the namespace is there.
   const machines = async (): Promise<void> => {
-    await attempt('addresses', () =>
-      room.step(background(), 'sweeping addresses', 'sweepMs', (ctx) =>
+    await sweepKind(room, 'addresses', async () => {
+      await room.step(background(), 'sweeping addresses', 'sweepMs', (ctx) =>
         parts.network.collectGarbage(ctx, sandboxes),
-      ),
-    );
-    await attempt('virtual machines', () =>
-      room.step(background(), 'sweeping virtual machines', 'sweepMs', (ctx) =>
-        parts.vms.sweep(ctx, sandboxes),
-      ),
+      );
+      return [];
+    });
+    const swept = sweepKind(room, 'virtual machines', () => sweepMachines(room, sandboxes));
+    await attempt(
+      settings.deadlines.sweepMs,
+      'sweeping virtual machines',
+      (ctx) => abortable(ctx, swept),
+      (error) => {
+        room.log.warn('pods may start before all leftovers are removed', { error: messageOf(error) });
+      },
     );
   };
-  await Promise.all([machines(), attempt('files', () => sweepFiles(settings.stateDirectory, containers))]);
+  const files = (): Promise<string[]> =>
+    sweepFiles(settings.stateDirectory, (id) => registry.containerById(id) !== undefined);
+  await Promise.all([machines(), sweepKind(room, 'files', files)]);
+}
+
+async function sweepKind(room: PodRoom, what: string, body: () => Promise<readonly string[]>): Promise<void> {
+  try {
+    const found = await body();
+    if (found.length > 0) room.log.warn('leftovers were removed', { what, found: found.join(', ') });
+  } catch (error) {
+    room.log.error('leftovers could not be removed', { what, error: messageOf(error) });
+  }
+}
+
+/** What cannot be removed now is tried again in the background until it can. */
+async function sweepMachines(room: PodRoom, sandboxes: ReadonlySet<string>): Promise<readonly string[]> {
+  const { removed, left } = await room.parts.vms.sweep(room.life, sandboxes);
+  for (const { what, remove } of left) void retry(room, `removal of ${what}`, () => remove(room.life));
+  return removed;
 }
 
 function mayHaveVm(record: SandboxRecord): boolean {
@@ -165,19 +183,21 @@ async function undoSandbox(room: PodRoom, entry: SandboxEntry): Promise<void> {
 }
 
 async function recoverReady(room: PodRoom, entry: SandboxEntry): Promise<void> {
-  const vm = await adopt(room, entry);
-  if (vm === undefined) {
+  const { live } = entry;
+  if (live === undefined) {
     failSandbox(room, entry, 'the virtual machine ended while the daemon was not running');
     await entry.stopping?.catch(() => undefined);
     await settleContainers(room, entry);
     return;
   }
-  const live = new LivePod(vm, undefined);
-  entry.live = live;
   const ended = either(room.life, live.scope);
   try {
-    const guest = await room.step(ended, 'reaching the guest again', 'agentLostMs', (ctx) =>
-      reachGuest(room, ctx, entry, vm),
+    const guest = await room.step(
+      ended,
+      'reaching the guest again',
+      'agentLostMs',
+      (ctx) => reachGuest(room, ctx, entry, live.vm),
+      (late) => void late.close(),
     );
     live.setGuest(guest);
     const states = await room.step(ended, 'listing containers', 'guestMs', (ctx) =>
@@ -192,24 +212,27 @@ async function recoverReady(room: PodRoom, entry: SandboxEntry): Promise<void> {
     settleVm(room, entry);
   } catch (error) {
     if (room.isClosed) return;
-    failSandbox(room, entry, `the guest could not be taken over after a restart: ${messageOf(error)}`);
+    // Else somebody who stops the pod has ended this, and does the rest.
+    if (!live.scope.signal.aborted || live.isVmGone)
+      failSandbox(room, entry, `the guest could not be taken over after a restart: ${messageOf(error)}`);
     await entry.stopping?.catch(() => undefined);
   } finally {
     ended.cancel();
   }
 }
 
-async function adopt(room: PodRoom, entry: SandboxEntry): Promise<PodVm | undefined> {
+/** Without a live pod after it the VM is gone, or out of reach. */
+async function adopt(room: PodRoom, entry: SandboxEntry): Promise<void> {
   try {
-    return await room.step(background(), 'taking over the virtual machine', 'plugMs', (ctx) =>
+    const vm = await room.step(background(), 'taking over the virtual machine', 'plugMs', (ctx) =>
       room.parts.vms.adopt(ctx, entry.record.id),
     );
+    if (vm !== undefined) entry.live = new LivePod(vm, undefined);
   } catch (error) {
     room.log.error('a virtual machine cannot be taken over', {
       sandbox: entry.record.id,
       error: messageOf(error),
     });
-    return undefined;
   }
 }
 

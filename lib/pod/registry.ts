@@ -1,5 +1,6 @@
 /** Every sandbox and container of this node, in memory: what lists are answered from. */
 import { HerkosError } from '../base/errors.js';
+import { Gate } from '../base/gate.js';
 import type { ContainerRecord } from '../model/container.js';
 import { containerName } from '../model/container.js';
 import { hasExited, isContainerListed } from '../model/container-state.js';
@@ -15,16 +16,22 @@ export class SandboxEntry {
   /** The running VM and the link to its guest; undefined when there is none. */
   live: LivePod | undefined;
   readonly containers = new Set<ContainerEntry>();
-  /** After a restart: settles when it is known what became of the VM. */
-  recovered: Promise<void> = Promise.resolve();
+  /** After a restart: opens when the VM has been taken over, or is known to be gone. */
+  readonly adopted = new Gate();
+  /** After a restart: opens when it is known what became of the pod; its guest may keep that back. */
+  readonly recovered = new Gate();
   /** A stop or removal that is under way; later callers share it. */
   stopping: Promise<void> | undefined;
   removing: Promise<void> | undefined;
   /** Requests for containers that are under way. */
   readonly busy = new Set<Promise<unknown>>();
 
-  constructor(record: SandboxRecord) {
+  /** One that is new needs no recovery. */
+  constructor(record: SandboxRecord, isRestored = false) {
     this.record = record;
+    if (isRestored) return;
+    this.adopted.open();
+    this.recovered.open();
   }
 }
 

@@ -11,7 +11,7 @@ import { failSandbox } from './stop-sandbox.js';
 export async function removeContainer(room: PodRoom, ctx: Context, id: string): Promise<void> {
   const entry = room.registry.findContainer(id);
   if (entry === undefined) return;
-  await abortable(ctx, entry.sandbox.recovered);
+  await abortable(ctx, entry.sandbox.recovered.opened);
   await abortable(ctx, beginRemove(room, entry));
 }
 

@@ -4,13 +4,13 @@ import { toRemoving } from '../model/sandbox-state.js';
 import type { SandboxEntry } from './registry.js';
 import { beginRemove } from './remove-container.js';
 import type { PodRoom } from './room.js';
-import { beginStop } from './stop-sandbox.js';
+import { beginStop, untilRecovered } from './stop-sandbox.js';
 
 /** Stops it when it runs, removes its containers and its record. Succeeds for an unknown id. */
 export async function removeSandbox(room: PodRoom, ctx: Context, id: string): Promise<void> {
   const entry = room.registry.findSandbox(id);
   if (entry === undefined) return;
-  await abortable(ctx, entry.recovered);
+  await abortable(ctx, untilRecovered(room, entry));
   await abortable(ctx, beginRemoveSandbox(room, entry));
 }
 

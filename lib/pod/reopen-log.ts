@@ -10,7 +10,7 @@ import type { PodRoom } from './room.js';
  */
 export async function reopenLog(room: PodRoom, ctx: Context, id: string): Promise<void> {
   const entry = room.registry.container(id);
-  await abortable(ctx, entry.sandbox.recovered);
+  await abortable(ctx, entry.sandbox.recovered.opened);
   if (entry.record.phase !== 'running' || entry.pump === undefined)
     throw new HerkosError('FailedPrecondition', `the container ${entry.record.id} does not run`);
   await abortable(ctx, entry.pump.reopen());

@@ -2,6 +2,7 @@
 import type { CancellableContext, Context } from '../base/context.js';
 import { background, withCancel } from '../base/context.js';
 import type { Exec } from '../base/exec.js';
+import { Gate } from '../base/gate.js';
 import { KeyedLock } from '../base/keyed-lock.js';
 import type { Logger } from '../base/logger.js';
 import { PodEvents } from './events.js';
@@ -43,8 +44,8 @@ export class PodRoom {
   readonly startTurns: Semaphore;
   /** Ends when the daemon does: what is left to do then is done by the next one. */
   readonly life: CancellableContext = withCancel(background());
-  /** Settles when leftovers of an earlier daemon have been swept: new pods wait for it. */
-  swept: Promise<void> = Promise.resolve();
+  /** Opens when leftovers of an earlier daemon have been swept: new pods wait for it. */
+  readonly swept = new Gate();
 
   constructor(parts: PodParts) {
     this.parts = parts;

@@ -31,7 +31,7 @@ export async function runSandbox(
   runtimeHandler: string,
 ): Promise<SandboxRecord> {
   checkSandbox(config, runtimeHandler);
-  await abortable(ctx, room.swept);
+  await abortable(ctx, room.swept.opened);
   const entry = new SandboxEntry({
     schemaVersion: 1,
     id: newId(),

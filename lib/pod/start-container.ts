@@ -20,7 +20,7 @@ import { attempt, either } from './steps.js';
  */
 export async function startContainer(room: PodRoom, ctx: Context, id: string): Promise<void> {
   const entry = room.registry.container(id);
-  await abortable(ctx, entry.sandbox.recovered);
+  await abortable(ctx, entry.sandbox.recovered.opened);
   const live = livePodOf(entry.sandbox);
   const scope = either(ctx, live.scope);
   const work = room.locks.run(scope, entry.record.id, () => start(room, scope, entry, live));

@@ -21,7 +21,7 @@ export async function stopContainer(
 ): Promise<void> {
   const entry = room.registry.findContainer(id);
   if (entry === undefined) return;
-  await abortable(ctx, entry.sandbox.recovered);
+  await abortable(ctx, entry.sandbox.recovered.opened);
   await abortable(ctx, endContainer(room, entry, Math.max(0, timeoutSeconds) * 1000));
 }
 

@@ -20,8 +20,30 @@ import { retry, teardown } from './teardown.js';
 export async function stopSandbox(room: PodRoom, ctx: Context, id: string): Promise<void> {
   const entry = room.registry.findSandbox(id);
   if (entry === undefined) return;
-  await abortable(ctx, entry.recovered);
+  await abortable(ctx, untilRecovered(room, entry));
   await abortable(ctx, beginStop(room, entry));
+}
+
+/**
+ * Before a pod is stopped after a restart: its guest is given as long to be reached as a stop gives its containers.
+ * When it is not, the pod is stopped without it, also when the caller has left: nobody looks after it any more.
+ */
+export async function untilRecovered(room: PodRoom, entry: SandboxEntry): Promise<void> {
+  await entry.adopted.opened;
+  if (entry.recovered.isOpen) return;
+  const sandbox = entry.record.id;
+  const isInTime = await attempt(
+    room.settings.deadlines.stopContainersMs,
+    'reaching the guest again',
+    (ctx) => abortable(ctx, entry.recovered.opened),
+    (error) => {
+      room.log.warn('a pod is stopped without its guest', { sandbox, error: messageOf(error) });
+    },
+  );
+  if (isInTime) return;
+  entry.live?.end(stoppingError(sandbox));
+  await entry.recovered.opened;
+  await beginStop(room, entry);
 }
 
 /** The same for whoever has the entry; also finishes a stop that an earlier daemon began. */

@@ -30,7 +30,7 @@ export async function updateContainer(
 ): Promise<void> {
   const entry = room.registry.container(id);
   const { sandbox } = entry;
-  await abortable(ctx, sandbox.recovered);
+  await abortable(ctx, sandbox.recovered.opened);
   refuseEnded(entry);
   const live = livePodOf(sandbox);
   const scope = either(ctx, live.scope);

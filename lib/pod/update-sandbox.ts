@@ -25,7 +25,7 @@ export async function updateSandbox(
   change: SandboxChange,
 ): Promise<void> {
   const entry = room.registry.sandbox(id);
-  await abortable(ctx, entry.recovered);
+  await abortable(ctx, entry.recovered.opened);
   const live = livePodOf(entry);
   const scope = either(ctx, live.scope);
   const work = withSizeLock(room, scope, entry, live, () => update(room, scope, entry, live, change));

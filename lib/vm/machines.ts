@@ -1,6 +1,6 @@
 import type { Context } from '../base/context.js';
 import { background, underDeadline } from '../base/context.js';
-import { isId } from '../base/ids.js';
+import { isId, shortId } from '../base/ids.js';
 import type { Logger } from '../base/logger.js';
 import { Rollback, allOrError } from '../base/rollback.js';
 import type { Accelerator, VmRecord, VmShape, VmSource } from '../model/vm.js';
@@ -18,6 +18,7 @@ import type {
 } from './ports.js';
 import type { VmSettings } from './settings.js';
 import { hypervisorLimits } from './sizing.js';
+import type { Sweep } from './sweep.js';
 import { UidPool } from './uid-pool.js';
 
 export interface MachineParts {
@@ -213,9 +214,9 @@ export class Machines {
       await cgroups.deleteGone(ctx, parent, latest.id);
     await netns.deleteGone(ctx, latest.netns);
     await store.delete(latest.id);
-    this.#records.delete(latest.id);
+    // Once only: a try that hung and was made again may end when another VM has got the number.
+    if (this.#records.delete(latest.id)) this.#uids.give(latest.uid);
     this.#inherited.delete(latest.id);
-    this.#uids.give(latest.uid);
     this.#parts.onChange?.();
     for (const gid of [...this.#retiredGids]) {
       this.#retiredGids.delete(gid);
@@ -223,16 +224,25 @@ export class Machines {
     }
   }
 
-  /** Processes, run directories and namespaces that no record explains; removes them and says what it found. */
-  async sweepUnknown(ctx: Context, attempt: Attempt): Promise<void> {
+  /** Removes processes, run directories and namespaces that no record explains. */
+  async sweepUnknown(ctx: Context, sweep: Sweep): Promise<void> {
     const { driver, netns } = this.#parts;
-    for (const id of await driver.list(ctx)) {
-      if (this.#records.has(id)) continue;
-      await attempt(`process or run directory ${id.slice(0, 12)}`, () => this.unmake(ctx, this.#orphan(id)));
-    }
-    const names = new Set(this.records.map((record) => record.netns));
-    for (const name of await netns.list(ctx))
-      if (!names.has(name)) await attempt(`network namespace ${name}`, () => netns.deleteGone(ctx, name));
+    const ids = (await driver.list(ctx)).filter((id) => !this.#records.has(id));
+    await Promise.all(
+      ids.map((id) =>
+        sweep.remove(`process or run directory ${shortId(id)}`, (step) =>
+          this.unmake(step, this.#orphan(id)),
+        ),
+      ),
+    );
+    const found = await netns.list(ctx);
+    // Only now: a namespace that has been made meanwhile has its record already.
+    const explained = new Set(this.records.map((record) => record.netns));
+    await Promise.all(
+      found
+        .filter((name) => !explained.has(name))
+        .map((name) => sweep.remove(`network namespace ${name}`, (step) => netns.deleteGone(step, name))),
+    );
   }
 
   /** The daemon shuts down: VMs go on. */
@@ -348,9 +358,6 @@ export class Machines {
     };
   }
 }
-
-/** Tries `body`, notes `what`, and goes on when it fails. */
-export type Attempt = (what: string, body: () => Promise<void>) => Promise<void>;
 
 /** Nobody waits for what goes into the pool: the processors are for those that somebody waits for. */
 function firstLimits({ shape, source, sandboxId }: VmRecord): CgroupLimits {

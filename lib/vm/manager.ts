@@ -6,13 +6,14 @@ import { KeyedLock } from '../base/keyed-lock.js';
 import type { Logger } from '../base/logger.js';
 import type { VmRecord, VmShape } from '../model/vm.js';
 import { defaultDomain } from '../model/vm.js';
-import type { PodVm, VmProvider, VmRequest } from '../pod/ports.js';
+import type { PodVm, Swept, VmProvider, VmRequest } from '../pod/ports.js';
 import { Machines } from './machines.js';
 import type { MachineParts } from './machines.js';
 import type { ManagedVm } from './managed-vm.js';
 import { Pool } from './pool.js';
 import type { Rehearsal, VmObserver } from './ports.js';
 import { checkShape } from './sizing.js';
+import { Sweep } from './sweep.js';
 import type { TemplateFiles } from './template/template-files.js';
 import { Templates } from './template/templates.js';
 import type { TemplateWant } from './template/slots.js';
@@ -160,25 +161,25 @@ export class VmManager implements VmProvider {
     });
   }
 
-  async sweep(ctx: Context, knownSandboxIds: ReadonlySet<string>): Promise<string[]> {
+  async sweep(ctx: Context, knownSandboxIds: ReadonlySet<string>): Promise<Swept> {
     await this.#machines.load();
-    const found: string[] = [];
-    const attempt = async (what: string, body: () => Promise<void>): Promise<void> => {
-      found.push(what);
-      try {
-        await body();
-      } catch (error) {
-        // The rest must be swept all the same, and this again at the next start.
-        this.#logger.error('cannot sweep', { what, error: messageOf(error) });
-      }
-    };
-    if (!this.#templates.isEnabled) await this.#templates.giveBack();
+    const sweep = new Sweep(ctx, this.#logger);
+    if (!this.#templates.isEnabled)
+      await sweep.attempt('templates that are switched off', () => this.#templates.giveBack());
     // What waited in the pool of an earlier daemon, or was becoming its template, belongs to no sandbox.
-    for (const record of this.#machines.inherited)
-      if (!knownSandboxIds.has(record.sandboxId))
-        await attempt(`vm ${shortId(record.id)}`, () => this.#machines.unmake(ctx, record));
-    await this.#machines.sweepUnknown(ctx, attempt);
-    return found;
+    const ownerless = this.#machines.inherited.filter(({ sandboxId }) => !knownSandboxIds.has(sandboxId));
+    await Promise.all(
+      ownerless.map((record) =>
+        sweep.remove(`vm ${shortId(record.id)}`, (step) => this.#machines.unmake(step, record)),
+      ),
+    );
+    try {
+      await this.#machines.sweepUnknown(ctx, sweep);
+    } catch (error) {
+      // What was found by then must be told all the same; the rest is found at the next start.
+      this.#logger.error('cannot look for what no record explains', { error: messageOf(error) });
+    }
+    return sweep.result;
   }
 
   /** The daemon shuts down: VMs of pods go on, those of no pod end. */

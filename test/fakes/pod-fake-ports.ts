@@ -8,7 +8,7 @@ import type { Logger } from '../../lib/base/logger.js';
 import type { DeviceLocator } from '../../lib/model/vm.js';
 import { systemLogFiles } from '../../lib/pod/output/files.js';
 import type { LogFiles, OpenLog } from '../../lib/pod/output/files.js';
-import type { PodVm, RecordStore } from '../../lib/pod/ports.js';
+import type { Leftover, PodVm, RecordStore } from '../../lib/pod/ports.js';
 import type { PodParts } from '../../lib/pod/room.js';
 import { sizeFor } from '../../lib/vm/sizing.js';
 import { connectGuest } from './pod-connection.js';
@@ -105,13 +105,20 @@ export class FakePorts {
           vms.delete(id);
         }),
       sweep: (ctx, known) =>
-        this.#call('sweep', ctx, () => {
-          const found = [...vms.keys()].filter((id) => !known.has(id));
-          for (const id of found) {
-            vms.get(id)?.die();
-            vms.delete(id);
+        this.#call('sweep', ctx, async () => {
+          const swept: { removed: string[]; left: Leftover[] } = { removed: [], left: [] };
+          for (const id of [...vms.keys()].filter((one) => !known.has(one))) {
+            const remove = (step: Context): Promise<void> =>
+              this.#call('sweep.remove', step, () => {
+                vms.get(id)?.die();
+                vms.delete(id);
+              });
+            await remove(ctx).then(
+              () => swept.removed.push(id),
+              () => swept.left.push({ what: id, remove }),
+            );
           }
-          return found;
+          return swept;
         }),
     };
   }

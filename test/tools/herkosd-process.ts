@@ -35,6 +35,7 @@ export interface HerkosdOptions {
   readonly logLevel?: 'debug' | 'info';
   /** Somebody else's, to try what happens. */
   readonly socket?: string;
+  readonly stateDirectory?: string;
   /** Compiled program to run instead of the daemon's own main; gets the same arguments. */
   readonly program?: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -209,7 +210,7 @@ function configText(instance: string, directory: string, options: HerkosdOptions
     node: [
       `instance = "${instance}"`,
       `socket = "${options.socket ?? join(directory, 'herkos.sock')}"`,
-      `state_dir = "${join(directory, 'state')}"`,
+      `state_dir = "${options.stateDirectory ?? join(directory, 'state')}"`,
       `run_dir = "${join(directory, 'run')}"`,
       `log_level = "${options.logLevel ?? 'debug'}"`,
     ],

@@ -33,6 +33,6 @@ fn run() -> Outcome<()> {
         Command::Jail(jail) => match jail.enter()? {},
         Command::Memory(memory) => memory.hold(),
         Command::Netns(netns) => netns.make(),
-        Command::Starter => starter::serve(),
+        Command::Starter { lock } => starter::serve(lock),
     }
 }

@@ -17,7 +17,7 @@ pub enum Command {
     Jail(Jail),
     Memory(Memory),
     Netns(Netns),
-    Starter,
+    Starter { lock: Option<PathBuf> },
 }
 
 impl Command {
@@ -35,7 +35,7 @@ impl Command {
             Some("jail") => Self::Jail(jail(&mut options)?),
             Some("memory") => Self::Memory(memory(&mut options)?),
             Some("netns") => Self::Netns(netns(&mut options)?),
-            Some("starter") => Self::Starter,
+            Some("starter") => Self::Starter { lock: options.maybe("lock")?.map(PathBuf::from) },
             _ => return Err(Trouble::new(USAGE)),
         };
         options.end()?;
@@ -197,6 +197,7 @@ mod tests {
             &format!("{JAIL} qemu"),
             "memory --name n --bytes 1 --owner 1 -x",
             "starter --uid 1",
+            "starter --lock /a --lock /b",
             &format!("{JAIL} --memory /proc/1/fd/3 -- qemu"),
             &format!("{JAIL} --memory /proc/1/fd/3 --memory-inode 1 --memory-sealed 2 -- qemu"),
         ] {

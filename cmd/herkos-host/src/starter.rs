@@ -10,31 +10,69 @@
 //! - `{"kill":1}`
 //! - `{"id":1,"code":0,"stdout":2,"stderr":0,"overflown":false}` and both outputs; `signal` in place of `code` when one
 //!   ended it, `errno` in place of all when it could not be started
+//!
+//! With `--lock` it holds a lock for as long as it lives. What it says of that has no id: `{"lock":"taken"}`, or
+//! `{"lock":"held","pid":4}`, which process has it, and the former when that has gone; or `{"lock":"failed","errno":5}`.
+//! It serves all the same: what follows from it is the daemon's matter.
 
+mod lock;
 mod program;
 mod running;
 
 use std::io::{self, BufRead, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::alarm;
 use serde_json::Value;
 
 use crate::rights::close_inherited;
 use crate::trouble::{Outcome, Told, Trouble};
+use lock::Lock;
 use program::{Program, Report};
 use running::Running;
 
 /// An order without its input: arguments and environment.
 const LINE_BYTES_MAX: u64 = 4 << 20;
+/// Ending takes milliseconds, unless something hangs.
+const END_SECONDS_MAX: u32 = 5;
 
-/// Serves until its input ends, which is the end of the daemon; then it ends what runs.
-pub fn serve() -> Outcome<()> {
+/// Serves until its input ends, which is the end of the daemon; then it ends what runs, and lets go of the lock.
+pub fn serve(lock: Option<PathBuf>) -> Outcome<()> {
     close_inherited()?;
+    thread::Builder::new().spawn(end_after_daemon).told(|| "start a thread".into())?;
+    if let Some(lock) = lock {
+        let hold = move || hold(&lock).unwrap_or_else(|error| report(&Report::lock(Err(&error))));
+        thread::Builder::new().spawn(hold).told(|| "start a thread".into())?;
+    }
     let running = Arc::new(Running::default());
     let served = serve_orders(&mut io::stdin().lock(), &running);
     running.end();
     served
+}
+
+/// Ours as long as this process lives, as soon as nobody else has it.
+fn hold(path: &Path) -> io::Result<()> {
+    let lock = Lock::open(path)?;
+    if let Some(pid) = lock.try_take()? {
+        report(&Report::lock(Ok(Some(pid))));
+        lock.take()?;
+    }
+    std::mem::forget(lock);
+    report(&Report::lock(Ok(None)));
+    Ok(())
+}
+
+/// Whoever reads the orders may hang in one, and not see the end of them: SIGALRM ends this process then.
+fn end_after_daemon() {
+    let input = io::stdin();
+    // No event is asked for: a hang-up is told always.
+    let mut closed = [PollFd::new(input.as_fd(), PollFlags::empty())];
+    while poll(&mut closed, PollTimeout::NONE).is_err() {}
+    alarm::set(END_SECONDS_MAX);
 }
 
 fn serve_orders(orders: &mut impl BufRead, running: &Arc<Running>) -> Outcome<()> {

@@ -5,6 +5,7 @@ import type { Context } from '../../base/context.js';
 import { background, sleep, throwIfDone, underDeadline } from '../../base/context.js';
 import { HerkosError, isErrno, messageOf, wrap } from '../../base/errors.js';
 import { isId } from '../../base/ids.js';
+import { once } from '../../base/once.js';
 import { withRollback } from '../../base/rollback.js';
 import type { CgroupFactory, CgroupLimits, ProcessCgroup } from '../../vm/ports.js';
 import type { CgroupFs } from './cgroup-fs.js';
@@ -37,8 +38,7 @@ const controllersV2 = ['cpu', 'memory', 'pids'];
 export class HostCgroups implements CgroupFactory {
   readonly #settings: CgroupSettings;
   readonly #fs: CgroupFs;
-  readonly #mountinfo: () => Promise<string>;
-  #found: Promise<readonly Hierarchy[]> | undefined;
+  readonly #hierarchies: () => Promise<readonly Hierarchy[]>;
 
   constructor(
     settings: CgroupSettings,
@@ -47,7 +47,7 @@ export class HostCgroups implements CgroupFactory {
   ) {
     this.#settings = settings;
     this.#fs = fs;
-    this.#mountinfo = mountinfo;
+    this.#hierarchies = once(() => mountinfo().then(findHierarchies));
   }
 
   async create(ctx: Context, parent: string, id: string, limits: CgroupLimits): Promise<ProcessCgroup> {
@@ -120,10 +120,6 @@ export class HostCgroups implements CgroupFactory {
   #below(parent: string, id: string): string {
     if (!isId(id)) throw new HerkosError('InvalidArgument', `'${id}' is not a VM id`);
     return `${parentDirectory(parent === '' ? this.#settings.defaultParent : parent)}/herkos-${id}`;
-  }
-
-  async #hierarchies(): Promise<readonly Hierarchy[]> {
-    return (this.#found ??= this.#mountinfo().then(findHierarchies));
   }
 
   async #createV1(hierarchy: Hierarchy, below: string, limits: CgroupLimits): Promise<void> {

@@ -3,6 +3,7 @@ import { readFile, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 
 import { HerkosError } from '../../base/errors.js';
+import { once } from '../../base/once.js';
 import type { Accelerator, VmShape } from '../../model/vm.js';
 import { commandLine } from './command-line.js';
 import { firstCardCommands } from './first-card.js';
@@ -48,7 +49,7 @@ export async function machineKey(
     guestFiles: await Promise.all([guest.kernel, guest.initramfs, guest.root ?? ''].map(fileIdentity)),
     // Not its version: that would start it for every pod, and misses a rebuild.
     program: await fileIdentity(await programPath(settings.binary)),
-    processor: await (processor ??= processorIdentity()),
+    processor: await processor(),
   };
   return createHash('sha256').update(JSON.stringify(inputs)).digest('hex');
 }
@@ -77,15 +78,12 @@ async function inPath(name: string): Promise<string> {
   throw new HerkosError('FailedPrecondition', `there is no program ${name} in PATH; is it installed?`);
 }
 
-/** Does not change while the node runs. */
-let processor: Promise<string> | undefined;
-
-/** Model, microcode and features; not the frequency, which changes all the time. */
-async function processorIdentity(): Promise<string> {
+/** Model, microcode and features, which stay while the node runs; not the frequency, which changes all the time. */
+const processor = once(async () => {
   const text = await readFile('/proc/cpuinfo', 'utf8');
   const first = text.split('\n\n')[0] ?? '';
   return first
     .split('\n')
     .filter((line) => /^(vendor_id|cpu family|model|stepping|microcode|flags|Features)\b/.test(line))
     .join('\n');
-}
+});

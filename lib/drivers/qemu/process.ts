@@ -1,7 +1,7 @@
 import { open } from 'node:fs/promises';
 
 import type { Context } from '../../base/context.js';
-import { abortable, sleep } from '../../base/context.js';
+import { sleep, withCancel } from '../../base/context.js';
 import type { LaunchedProgram } from '../../base/exec.js';
 import { isAlive, killIfThere } from '../../base/processes.js';
 import { KIB } from '../../base/units.js';
@@ -9,8 +9,10 @@ import type { VmExit } from '../../model/vm.js';
 
 /** Tail of the log that becomes the last words. */
 const lastWordsBytesMax = 4 * KIB;
-/** A process that nobody watches gives no event; after the connection's end it is looked at this often. */
+/** The event of a process's end may not come; after the connection's end, or a kill, it is looked at this often. */
 const goneCheckMs = 10;
+/** The event says more than /proc does, but whoever would send it may hang. */
+const eventTimeoutMs = 1_000;
 
 /**
  * A hypervisor process of ours, started by this daemon or by the one before it. The end of one that we have launched
@@ -57,9 +59,12 @@ export class HypervisorProcess {
 
   /** Waits for the end of a process whose connection ended, and settles `exited` then. */
   async awaitGone(ctx: Context): Promise<void> {
-    await abortable(ctx, this.#unwatched);
-    while (await this.isAlive()) await sleep(ctx, goneCheckMs);
-    this.#onEnd({});
+    const looking = withCancel(ctx);
+    try {
+      await Promise.race([this.exited, this.#lookUntilGone(looking)]);
+    } finally {
+      looking.cancel();
+    }
     await this.exited;
   }
 
@@ -72,6 +77,12 @@ export class HypervisorProcess {
   /** Lets go: no event of this process is seen any more. */
   release(): void {
     this.#released = true;
+  }
+
+  async #lookUntilGone(ctx: Context): Promise<void> {
+    while (await this.isAlive()) await sleep(ctx, goneCheckMs);
+    await Promise.race([this.#unwatched, sleep(ctx, eventTimeoutMs)]);
+    this.#onEnd({});
   }
 
   #onEnd(end: Omit<VmExit, 'lastWords'>): void {

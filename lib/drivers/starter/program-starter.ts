@@ -8,8 +8,8 @@ import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 
 import type { Context } from '../../base/context.js';
-import { throwIfDone } from '../../base/context.js';
-import { HerkosError, wrap } from '../../base/errors.js';
+import { background, throwIfDone } from '../../base/context.js';
+import { HerkosError, messageOf, wrap } from '../../base/errors.js';
 import { cannotRun, outputBytesDefaultMax, resultOf } from '../../base/exec.js';
 import type {
   Exec,
@@ -19,15 +19,32 @@ import type {
   LaunchedProgram,
   Launcher,
 } from '../../base/exec.js';
+import type { Logger } from '../../base/logger.js';
 import { MIB } from '../../base/units.js';
 import { ReportParser, encodeKill, encodeLaunch, encodeOrder } from '../../wire/starter/messages.js';
 import type { ProgramReport } from '../../wire/starter/messages.js';
+import { LockWait } from './lock-wait.js';
 
 /** Of one program's outputs together; the callers' own limits are below. */
 const reportBytesMax = 256 * MIB;
 const stderrShownBytesMax = 2048;
 /** It has nothing to wait for. */
 const endTimeoutMs = 5000;
+/** What is killed, or launched, is told of at once; after so long something hangs, and after twice as long the starter. */
+const reportTimeoutMs = 5000;
+/** The starter of a daemon that was killed ends sooner, whatever hangs in it (cmd/herkos-host/src/starter.rs). */
+const lockTimeoutMs = 10_000;
+/** Starting it fails, which is an answer. */
+const noProgram = '/';
+
+export interface StarterOptions {
+  /** The starter locks this file as long as it lives, so that no other daemon works on what it stands for. */
+  readonly lockFile?: string;
+  readonly logger?: Logger;
+  /** For tests, which do not want to wait. */
+  readonly reportTimeoutMs?: number;
+  readonly lockTimeoutMs?: number;
+}
 
 /**
  * What is run ends with the daemon, however that ends; so do its children, in a process group with it. What is
@@ -35,16 +52,28 @@ const endTimeoutMs = 5000;
  */
 export class ProgramStarter implements Exec, Launcher {
   readonly #hostHelper: string;
+  readonly #options: StarterOptions;
   #starter: Starter | undefined;
+  #isClosed = false;
 
   /** @param hostHelper - the program `herkos-host` */
-  constructor(hostHelper: string) {
+  constructor(hostHelper: string, options: StarterOptions = {}) {
     this.#hostHelper = hostHelper;
+    this.#options = options;
   }
 
   /** Of the starter, for tests and for people; undefined before the first program. */
   get pid(): number | undefined {
     return this.#starter?.pid;
+  }
+
+  /**
+   * Waits for the lock. Should it get lost, as somebody kills the starter and another daemon is quicker, that is only
+   * logged: what runs must not pay for it.
+   * @throws HerkosError `FailedPrecondition` when another daemon has it
+   */
+  async lock(): Promise<void> {
+    await this.#running().lock?.taken;
   }
 
   async run(
@@ -66,13 +95,31 @@ export class ProgramStarter implements Exec, Launcher {
 
   /** Ends what still runs. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     await this.#starter?.end();
   }
 
   /** One that has ended, whoever ended it, has a successor: the next program does not pay for it. */
   #running(): Starter {
-    if (this.#starter?.hasEnded !== false) this.#starter = new Starter(this.#hostHelper);
-    return this.#starter;
+    if (this.#starter?.hasEnded === false) return this.#starter;
+    const isFirst = this.#starter === undefined;
+    const starter = new Starter(this.#hostHelper, this.#options);
+    this.#starter = starter;
+    if (starter.lock !== undefined) void this.#lockAgain(starter, starter.lock, isFirst);
+    return starter;
+  }
+
+  /** The lock does not wait for the next program. One that never had it would not have it the next time. */
+  async #lockAgain(starter: Starter, lock: LockWait, isFirst: boolean): Promise<void> {
+    try {
+      await lock.taken;
+    } catch (error) {
+      const { logger } = this.#options;
+      if (!isFirst) logger?.error('the lock of the daemon is lost', { error: messageOf(error) });
+      return;
+    }
+    await starter.closed;
+    if (!this.#isClosed) this.#running();
   }
 }
 
@@ -93,17 +140,24 @@ class Starter {
   readonly #child: ChildProcess;
   readonly #parser = new ReportParser(reportBytesMax);
   readonly #waiting = new Map<number, Waiting>();
-  readonly #closed: Promise<void>;
+  /** The process is gone. */
+  readonly closed: Promise<void>;
+  readonly #reportTimeoutMs: number;
+  readonly lock: LockWait | undefined;
   #nextId = 1;
   #words = '';
   hasEnded = false;
 
-  constructor(hostHelper: string) {
+  constructor(hostHelper: string, options: StarterOptions) {
+    const { lockFile } = options;
+    this.#reportTimeoutMs = options.reportTimeoutMs ?? reportTimeoutMs;
+    if (lockFile !== undefined) this.lock = new LockWait(lockFile, options.lockTimeoutMs ?? lockTimeoutMs);
+    const args = ['starter', ...(lockFile === undefined ? [] : ['--lock', lockFile])];
     // A session of its own: what ends the daemon from a terminal leaves it the time to end in order.
-    const child: ChildProcess = spawn(hostHelper, ['starter'], { detached: true, cwd: '/', stdio: 'pipe' });
+    const child: ChildProcess = spawn(hostHelper, args, { detached: true, cwd: '/', stdio: 'pipe' });
     this.#child = child;
     child.unref();
-    this.#closed = new Promise((resolve) => {
+    this.closed = new Promise((resolve) => {
       child.once('error', (error) => {
         this.#end(cannotRun(hostHelper, error));
         resolve();
@@ -135,6 +189,7 @@ class Starter {
     const id = this.#nextId++;
     const kill = (): void => {
       this.#child.stdin?.write(encodeKill(id));
+      this.#expect(() => !this.#waiting.has(id));
     };
     const order = { id, program, args, env, cwd, outputMax: outputBytesMax, input: Buffer.from(input) };
     this.#child.stdin?.write(encodeOrder(order));
@@ -156,6 +211,8 @@ class Starter {
   ): Promise<LaunchedProgram> {
     const id = this.#nextId++;
     this.#child.stdin?.write(encodeLaunch({ id, program, args, env, log }));
+    let isStarted = false;
+    this.#expect(() => isStarted || !this.#waiting.has(id));
     return new Promise((resolve, reject) => {
       let onEnded: (end: Awaited<LaunchedProgram['ended']>) => void = () => undefined;
       const ended = new Promise<Awaited<LaunchedProgram['ended']>>((settle) => {
@@ -163,6 +220,7 @@ class Starter {
       });
       this.#waiting.set(id, {
         onStarted: ({ pid, startTicks }) => {
+          isStarted = true;
           resolve({ pid, startTicks, ended });
         },
         onEnding: (report) => {
@@ -180,13 +238,35 @@ class Starter {
   async end(): Promise<void> {
     this.#child.stdin?.end();
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), endTimeoutMs);
-    await this.#closed;
+    await this.closed;
+    clearTimeout(timer);
+  }
+
+  /** When no report comes, the program may hang, or the starter: then others wait for it, too. */
+  #expect(isReported: () => boolean): void {
+    const timer = setTimeout(() => {
+      if (!isReported() && !this.hasEnded) void this.#probe();
+    }, this.#reportTimeoutMs);
+    timer.unref();
+  }
+
+  async #probe(): Promise<void> {
+    const timer = setTimeout(() => {
+      this.#end(new HerkosError('Internal', 'the starter of programs did not answer and was killed'));
+      this.#child.kill('SIGKILL');
+    }, this.#reportTimeoutMs);
+    timer.unref();
+    await this.run(background(), noProgram, [], {}).catch(() => undefined);
     clearTimeout(timer);
   }
 
   #onData(chunk: Buffer): void {
     try {
       for (const report of this.#parser.push(chunk)) {
+        if (report.kind === 'lock') {
+          this.lock?.onReport(report);
+          continue;
+        }
         const waiting = this.#waiting.get(report.id);
         if (report.kind === 'started') waiting?.onStarted?.(report);
         else {
@@ -202,6 +282,7 @@ class Starter {
 
   #end(error: HerkosError): void {
     this.hasEnded = true;
+    this.lock?.fail(error);
     for (const { onLost } of this.#waiting.values()) onLost(error);
     this.#waiting.clear();
   }

@@ -48,6 +48,13 @@ export type ProgramReport =
     }
   | { readonly kind: 'not-started'; readonly id: number; readonly errno: number };
 
+/** Of the lock that the starter was told to hold; `taken` may come after `held`. */
+export type LockReport =
+  | { readonly kind: 'lock'; readonly lock: 'taken' }
+  /** By another process; 0 is one that cannot be seen from here. */
+  | { readonly kind: 'lock'; readonly lock: 'held'; readonly pid: number }
+  | { readonly kind: 'lock'; readonly lock: 'failed'; readonly errno: number };
+
 /** @throws HerkosError `ResourceExhausted` when it is more than a starter takes, which would end it and all it runs */
 export function encodeOrder({ env, input, ...order }: ProgramOrder): Buffer {
   if (input.length > inputBytesMax) throw tooLarge(order.program, 'input');
@@ -81,6 +88,9 @@ export function encodeKill(id: number): string {
 
 const count = z.number().int().nonnegative();
 const reportLine = z.union([
+  z.strictObject({ lock: z.literal('taken') }),
+  z.strictObject({ lock: z.literal('held'), pid: count }),
+  z.strictObject({ lock: z.literal('failed'), errno: count }),
   z.strictObject({ id: count, errno: count }),
   z.strictObject({ id: count, pid: count, startTicks: z.string().regex(/^\d{1,20}$/) }),
   z.strictObject({
@@ -110,10 +120,10 @@ export class ReportParser {
   }
 
   /** @throws HerkosError `DataLoss` for what no starter says; there is no going on then */
-  push(chunk: Buffer): ProgramReport[] {
+  push(chunk: Buffer): (ProgramReport | LockReport)[] {
     this.#parts.push(chunk);
     this.#bytes += chunk.length;
-    const reports: ProgramReport[] = [];
+    const reports: (ProgramReport | LockReport)[] = [];
     while (this.#bytes >= this.#wanted) {
       const report = this.#take(Buffer.concat(this.#parts));
       if (report === undefined) break;
@@ -122,7 +132,7 @@ export class ReportParser {
     return reports;
   }
 
-  #take(bytes: Buffer): ProgramReport | undefined {
+  #take(bytes: Buffer): ProgramReport | LockReport | undefined {
     const end = bytes.indexOf(newline);
     if (end > lineBytesMax || (end === -1 && bytes.length > lineBytesMax))
       throw broken('a report without an end');
@@ -131,6 +141,10 @@ export class ReportParser {
       return undefined;
     }
     const line = parseLine(bytes.toString('utf8', 0, end));
+    if ('lock' in line) {
+      this.#keep(bytes.subarray(end + 1), 1);
+      return { kind: 'lock', ...line };
+    }
     if ('errno' in line) {
       this.#keep(bytes.subarray(end + 1), 1);
       return { kind: 'not-started', ...line };

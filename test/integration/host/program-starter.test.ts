@@ -1,34 +1,40 @@
 /** The small process that starts the daemon's programs, as set-up builds it. */
 import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, readdir, readlink, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, readlink, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { expect } from 'chai';
 
-import { background } from '../../../lib/base/context.js';
+import { abortable, background, underDeadline, withTimeout } from '../../../lib/base/context.js';
 import { systemExec } from '../../../lib/base/exec.js';
+import type { Logger } from '../../../lib/base/logger.js';
+import { silentLogger } from '../../../lib/base/logger.js';
 import { endProcess, isAlive, readStat } from '../../../lib/base/processes.js';
+import { HypervisorProcess } from '../../../lib/drivers/qemu/process.js';
+import type { StarterOptions } from '../../../lib/drivers/starter/program-starter.js';
 import { ProgramStarter } from '../../../lib/drivers/starter/program-starter.js';
 import { execSuite } from '../../suites/exec.js';
 import { launcherSuite } from '../../suites/launcher.js';
 import { eventually } from '../../tools/eventually.js';
 import { hostHelper } from '../../tools/host-helper.js';
 import { rejection } from '../../tools/rejection.js';
+import { StalledFs } from '../../tools/stalled-fs.js';
 
 const ctx = background();
 const env = { PATH: '/usr/bin:/bin' };
 const starters: ProgramStarter[] = [];
 
-function newStarter(program = hostHelper): ProgramStarter {
-  const starter = new ProgramStarter(program);
+function newStarter(program = hostHelper, options: StarterOptions = {}): ProgramStarter {
+  const starter = new ProgramStarter(program, options);
   starters.push(starter);
   return starter;
 }
 
-execSuite('herkos-host', newStarter);
-launcherSuite('herkos-host', newStarter);
+execSuite('herkos-host', () => newStarter());
+launcherSuite('herkos-host', () => newStarter());
 
 describe('the starter of programs', () => {
   after(async () => {
@@ -68,20 +74,8 @@ describe('the starter of programs', () => {
   });
 
   it('ends with the daemon, however that ends, and so does what it started', async () => {
-    const module = new URL('../../../lib/drivers/starter/program-starter.js', import.meta.url).href;
-    const script = `
-      const { ProgramStarter } = await import(${JSON.stringify(module)});
-      const { background } = await import(${JSON.stringify(new URL('../../../lib/base/context.js', import.meta.url).href)});
-      const starter = new ProgramStarter(${JSON.stringify(hostHelper)});
-      const running = starter.run(background(), 'sh', ['-c', 'echo $$ > /dev/stderr; sleep 1000 & wait']);
-      console.log(starter.pid);
-      await running;`;
-    const daemon = spawn(process.execPath, ['--input-type=module', '-e', script], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    const [line] = (await once(daemon.stdout, 'data')) as [Buffer];
-    const pid = Number(line.toString());
-    const { startTicks } = (await readStat(pid)) ?? { startTicks: '' };
+    const { daemon, pid, startTicks } = await daemonThat(`
+      const running = starter.run(background(), 'sh', ['-c', 'echo $$ > /dev/stderr; sleep 1000 & wait']);`);
     await eventually(async () => (await childrenOf(pid)).length > 0);
     const [shell = 0] = await childrenOf(pid);
     daemon.kill('SIGKILL');
@@ -120,6 +114,169 @@ describe('the starter of programs', () => {
     await starter.close();
   });
 
+  it('is replaced when it hangs, and says so to those that wait', async () => {
+    const starter = newStarter(hostHelper, { reportTimeoutMs: 300 });
+    for (const order of [runFor10Ms, launchThrough]) {
+      await starter.run(ctx, 'true', []);
+      const { pid } = starter;
+      process.kill(pid ?? 0, 'SIGSTOP');
+      const others = rejection(starter.run(ctx, 'true', []));
+      expect(String(await rejection(order(starter)))).to.include('did not answer');
+      expect(String(await others)).to.include('did not answer');
+      expect((await starter.run(ctx, 'echo', ['again'])).stdout.toString()).to.equal('again\n');
+      expect(starter.pid).not.to.equal(pid);
+    }
+  });
+
+  it('is not replaced for a program that cannot be ended', async () => {
+    const starter = newStarter(hostHelper, { reportTimeoutMs: 100 });
+    const others = starter.run(ctx, 'sleep', ['0.5']);
+    const { pid } = starter;
+    // Out of its group, it keeps the output open.
+    await rejection(
+      abortable(withTimeout(ctx, 450, 'waiting'), runFor10Ms(starter, 'setsid sleep 1 & sleep 1000')),
+    );
+    await others;
+    expect(starter.pid).to.equal(pid);
+  });
+
+  it('that hangs keeps nobody from seeing that a program has ended', async () => {
+    await withLog(async (log) => {
+      const starter = newStarter();
+      const launched = await starter.launch('sleep', ['1000'], { env, log });
+      process.kill(starter.pid ?? 0, 'SIGSTOP');
+      const watched = new HypervisorProcess(launched, log);
+      await underDeadline(ctx, 5_000, 'ending it', (step) => watched.kill(step));
+      expect(await watched.exited).to.deep.equal({ lastWords: '' });
+      process.kill(starter.pid ?? 0, 'SIGCONT');
+    });
+  }).timeout(10_000);
+
+  describe('with a lock', () => {
+    let directory: string;
+    let lockFile: string;
+
+    beforeEach(async () => {
+      directory = await mkdtemp(join(tmpdir(), 'herkos-starter-'));
+      lockFile = join(directory, 'lock');
+    });
+
+    afterEach(async () => {
+      await rm(directory, { recursive: true });
+    });
+
+    it('keeps out every other one, and says whom to stop', async () => {
+      const starter = newStarter(hostHelper, { lockFile });
+      await starter.lock();
+      await starter.lock();
+      const { mode, size } = await stat(lockFile);
+      expect([mode & 0o777, size]).to.deep.equal([0o600, 0]);
+      const error = await rejection(newStarter(hostHelper, { lockFile, lockTimeoutMs: 100 }).lock());
+      expect(error).to.include({ class: 'FailedPrecondition', reason: 'STATE_DIR_IN_USE' });
+      expect(String(error))
+        .to.include(lockFile)
+        .and.to.include(`process ${String(starter.pid)},`);
+      const { stdout } = await starter.run(ctx, 'ls', ['/proc/self/fd']);
+      expect(stdout.toString()).to.equal('0\n1\n2\n3\n');
+      await starter.close();
+    });
+
+    it('waits for one that is about to end', async () => {
+      const before = newStarter(hostHelper, { lockFile });
+      await before.lock();
+      const after = newStarter(hostHelper, { lockFile });
+      const locked = after.lock();
+      await after.run(ctx, 'true', []);
+      process.kill(before.pid ?? 0, 'SIGKILL');
+      await locked;
+      await after.close();
+    });
+
+    it('takes it again when it was killed, and says so when another has been quicker', async () => {
+      const { logger, errors } = errorLogger();
+      const starter = newStarter(hostHelper, { lockFile, logger, lockTimeoutMs: 100 });
+      await starter.lock();
+      const kill = async (): Promise<void> => {
+        const { pid } = starter;
+        process.kill(pid ?? 0, 'SIGKILL');
+        await eventually(() => starter.pid !== pid);
+      };
+      await kill();
+      await starter.lock();
+      expect(errors).to.deep.equal([]);
+      const other = newStarter(hostHelper, { lockFile });
+      const quicker = other.lock();
+      await eventually(async () => {
+        const locks = await readFile('/proc/locks', 'utf8');
+        return locks.includes(`-> POSIX  ADVISORY  WRITE ${String(other.pid)} `);
+      });
+      await kill();
+      await quicker;
+      await eventually(() => errors.length > 0);
+      expect(errors).to.deep.equal(['the lock of the daemon is lost']);
+      await starter.run(ctx, 'true', []);
+      await other.close();
+      await starter.close();
+    });
+
+    it('says why it cannot be had', async () => {
+      const nowhere = join(directory, 'no/such');
+      const error = await rejection(newStarter(hostHelper, { lockFile: nowhere }).lock());
+      expect(String(error)).to.include(`cannot lock ${nowhere}: ENOENT`);
+    });
+
+    it('is free though a start of its predecessor hangs', async function () {
+      if (!(await StalledFs.isPossible())) this.skip();
+      const stalled = await StalledFs.mount();
+      try {
+        const starter = newStarter(hostHelper, { lockFile, reportTimeoutMs: 200 });
+        await starter.lock();
+        const held = rejection(starter.run(ctx, join(stalled.directory, 'program'), []));
+        await rejection(runFor10Ms(starter));
+        await held;
+        await starter.lock();
+        await starter.close();
+      } finally {
+        await stalled.unmount();
+      }
+    });
+  });
+
+  describe('when a file system stalls', () => {
+    let stalled: StalledFs | undefined;
+    let program: string;
+
+    before(async function () {
+      if (await StalledFs.isPossible()) return;
+      console.log('      skipped: there is no FUSE');
+      this.skip();
+    });
+
+    beforeEach(async () => {
+      stalled = await StalledFs.mount();
+      program = join(stalled.directory, 'program');
+    });
+
+    afterEach(async () => stalled?.unmount());
+
+    it('is replaced as soon as it holds others up', async () => {
+      const starter = newStarter(hostHelper, { reportTimeoutMs: 300 });
+      const held = rejection(starter.run(ctx, program, []));
+      expect(String(await rejection(runFor10Ms(starter)))).to.include('did not answer');
+      expect(String(await held)).to.include('did not answer');
+      expect((await starter.run(ctx, 'echo', ['again'])).stdout.toString()).to.equal('again\n');
+    });
+
+    it('ends soon after the daemon', async () => {
+      const { daemon, pid, startTicks } = await daemonThat(`
+        starter.run(background(), ${JSON.stringify(program)}, []);
+        const running = starter.run(background(), 'true', []);`);
+      await eventually(async () => (await childrenOf(pid)).length > 0);
+      daemon.kill('SIGKILL');
+      await eventually(async () => !(await isAlive(pid, startTicks)));
+    }).timeout(20_000);
+  });
+
   it('leaves neither process, zombie nor descriptor behind', async () => {
     const starter = newStarter();
     await starter.run(ctx, 'true', []);
@@ -151,6 +308,41 @@ describe('the starter of programs', () => {
     expect(await readlink(`/proc/${String(limited.pid)}/cwd`)).to.equal('/');
   });
 });
+
+function errorLogger(): { readonly logger: Logger; readonly errors: string[] } {
+  const errors: string[] = [];
+  return { errors, logger: { ...silentLogger, error: (message) => errors.push(message) } };
+}
+
+/** A process with a starter, which does something with it. */
+async function daemonThat(
+  does: string,
+): Promise<{ readonly daemon: ChildProcess; readonly pid: number; readonly startTicks: string }> {
+  const module = new URL('../../../lib/drivers/starter/program-starter.js', import.meta.url).href;
+  const context = new URL('../../../lib/base/context.js', import.meta.url).href;
+  const script = `
+    const { ProgramStarter } = await import(${JSON.stringify(module)});
+    const { background } = await import(${JSON.stringify(context)});
+    const starter = new ProgramStarter(${JSON.stringify(hostHelper)});
+    ${does}
+    console.log(starter.pid);
+    await running;`;
+  const daemon = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [line] = (await once(daemon.stdout, 'data')) as [Buffer];
+  const pid = Number(line.toString());
+  const { startTicks } = (await readStat(pid)) ?? { startTicks: '' };
+  return { daemon, pid, startTicks };
+}
+
+async function runFor10Ms(starter: ProgramStarter, script = 'true'): Promise<unknown> {
+  return starter.run(withTimeout(ctx, 10, 'it'), 'sh', ['-c', script]);
+}
+
+async function launchThrough(starter: ProgramStarter): Promise<unknown> {
+  return starter.launch('true', [], { env, log: '/dev/null' });
+}
 
 async function withLog(body: (log: string) => Promise<void>): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'herkos-starter-'));

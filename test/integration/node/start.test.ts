@@ -1,8 +1,9 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { expect } from 'chai';
 
+import { temporarySuffix } from '../../../lib/base/atomic-file.js';
 import { eventually } from '../../tools/eventually.js';
 import { HerkosdProcess } from '../../tools/herkosd-process.js';
 
@@ -43,6 +44,33 @@ describe('the start of a node', () => {
     expect(await daemon.log())
       .to.include('there is no program /nowhere/herkos-host')
       .and.to.include('hack/quickstart');
+  });
+
+  it('refuses a second daemon on the same state, before it touches any of it', async function () {
+    this.timeout(120_000);
+    daemon = await HerkosdProcess.start();
+    const stateDirectory = join(daemon.directory, 'state');
+    // As a pull and a write of a record that are under way have them.
+    const unfinished = ['image/layers/a', 'sandboxes/b'].map((name) =>
+      join(stateDirectory, name + temporarySuffix),
+    );
+    for (const path of unfinished) await writeFile(path, '');
+    const second = await HerkosdProcess.prepare({ stateDirectory });
+    try {
+      second.spawn();
+      await second.ended();
+      expect(await second.log())
+        .to.include('another daemon uses this state_dir')
+        .and.to.include(join(stateDirectory, 'lock'));
+    } finally {
+      await second.cleanUp();
+    }
+    for (const path of unfinished) expect((await stat(path)).size).to.equal(0);
+    await daemon.client.runtime('version', {});
+    await daemon.crash();
+    await daemon.restart();
+    await daemon.stop();
+    await daemon.restart();
   });
 
   it('refuses a second daemon on the same socket, and says what to do', async () => {

@@ -38,6 +38,8 @@ async function cgroupsNamed(id: string, parent: string): Promise<string[]> {
     .filter((line) => line !== '');
 }
 
+const nothing = { removed: [], left: [] };
+
 describe('VMs of a node, with real namespaces, cgroups and records', () => {
   let harness: QemuHarness;
   let parent: string;
@@ -136,16 +138,16 @@ describe('VMs of a node, with real namespaces, cgroups and records', () => {
     expect(error).to.have.property('message', 'no');
     expect(await cgroupsNamed(sandboxId, parent)).to.deep.equal([]);
     expect(await readdir('/run/netns')).not.to.include(`${harness.settings.instance}-${sandboxId}`);
-    expect(await manager().sweep(ctx, new Set())).to.deep.equal([]);
+    expect(await manager().sweep(ctx, new Set())).to.deep.equal(nothing);
   });
 
   it('sweeps the VM of a daemon that is gone, and says what it found', async () => {
     const sandboxId = newId();
     const vm = await manager().acquire(ctx, { sandboxId, shape, domain: 'default', cgroupParent: '' });
-    expect(await manager().sweep(ctx, new Set([sandboxId]))).to.deep.equal([]);
-    expect(await manager().sweep(ctx, new Set())).to.have.length(1);
+    expect(await manager().sweep(ctx, new Set([sandboxId]))).to.deep.equal(nothing);
+    expect((await manager().sweep(ctx, new Set())).removed).to.have.length(1);
     await vm.exited;
-    expect(await manager().sweep(ctx, new Set())).to.deep.equal([]);
+    expect(await manager().sweep(ctx, new Set())).to.deep.equal(nothing);
   });
 });
 

@@ -56,7 +56,7 @@ describe('the writable disk', () => {
     await writeFile(diskPath(directory, owned), '');
     await writeFile(diskPath(directory, 'd'.repeat(64)), '');
     await writeFile(join(directory, 'cursors', `${'e'.repeat(64)}.json.tmp`), '');
-    await sweepFiles(directory, new Set([owned]));
+    await sweepFiles(directory, (id) => id === owned);
     expect(await readdir(join(directory, 'disks'))).to.deep.equal([`${owned}.ext4`]);
     expect(await readdir(join(directory, 'cursors'))).to.deep.equal([]);
   });

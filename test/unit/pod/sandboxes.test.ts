@@ -8,6 +8,7 @@ import { background, withCancel } from '../../../lib/base/context.js';
 import { classOf } from '../../../lib/base/errors.js';
 import { containerConfig, sandboxConfig } from '../../fakes/pod-configs.js';
 import { PodHarness, expectClass } from '../../fakes/pod-harness.js';
+import { Incarnation } from '../../fakes/pod-world.js';
 import { eventually } from '../../tools/eventually.js';
 import { rejection } from '../../tools/rejection.js';
 
@@ -217,6 +218,100 @@ describe('pod sandboxes', function () {
     h.world.vm(id).dropConnections();
     await Promise.all([recovered, stopped]);
     expect(next.pods.container(container).phase).to.equal('exited');
+    await next.pods.close();
+  });
+
+  describe('whose guests hang when the daemon starts again', () => {
+    let hung: string[];
+    let healthy: string;
+    let next: Incarnation;
+    let recovered: Promise<void>;
+
+    beforeEach(async () => {
+      h.world.deadlines = { ...h.world.deadlines, agentLostMs: 60_000 };
+      hung = [];
+      for (let count = 0; count < 20; count += 1) hung.push(await h.run());
+      healthy = await h.run();
+      await h.start(healthy);
+      await h.daemon.kill();
+      Incarnation.closeConnections(h.world);
+      for (const id of hung) h.world.vm(id).guest.frozen = true;
+      next = h.world.incarnation();
+      await next.pods.load();
+      recovered = next.pods.recover();
+    });
+
+    afterEach(async () => {
+      await next.pods.close();
+      await recovered;
+    });
+
+    it('hold up no other pod', async () => {
+      const [container] = next.pods.containers();
+      await next.pods.execSync(ctx, container?.id ?? '', ['true'], 0);
+      await next.pods.stopSandbox(ctx, healthy);
+      expect(next.calls).to.include('guest.shutdown');
+    });
+
+    it('are stopped and removed without them', async () => {
+      const [stopped = '', removed = '', left = ''] = hung;
+      const gaveUp = withCancel(background());
+      const leaving = rejection(next.pods.stopSandbox(gaveUp, left));
+      gaveUp.cancel();
+      await leaving;
+      await Promise.all([next.pods.stopSandbox(ctx, stopped), next.pods.removeSandbox(ctx, removed)]);
+      expect(next.pods.sandbox(stopped))
+        .to.include({ phase: 'notready' })
+        .and.not.to.have.property('failure');
+      expect(() => next.pods.sandbox(removed)).to.throw(/there is no pod sandbox/);
+      await eventually(() => next.pods.sandbox(left).phase === 'notready');
+      for (const id of [stopped, removed, left]) expect(h.world.vms.has(id)).to.equal(false);
+      expect(h.world.networks.size).to.equal(hung.length + 1 - 3);
+    });
+  });
+
+  it('of which nobody knows any more are swept again and again until they are gone', async () => {
+    const [lost, lostToo] = [await h.run(), await h.run()];
+    await h.daemon.kill();
+    h.world.sandboxes.clear();
+    const next = h.world.incarnation();
+    await next.pods.load();
+    next.fail('sweep.remove');
+    next.fail('sweep.remove', 'before', 1);
+    await next.pods.recover();
+    expect([h.world.vms.has(lost), h.world.vms.has(lostToo)]).to.deep.equal([true, false]);
+    await eventually(() => h.world.vms.size === 0);
+    await next.pods.close();
+  });
+
+  it('may start though something that is swept hangs', async () => {
+    await h.run();
+    await h.daemon.kill();
+    h.world.sandboxes.clear();
+    h.world.deadlines = { ...h.world.deadlines, sweepMs: 50 };
+    const next = h.world.incarnation();
+    await next.pods.load();
+    next.fail('sweep.remove', 'hang');
+    const recovered = next.pods.recover();
+    await next.pods.runSandbox(ctx, sandboxConfig(), '');
+    await recovered;
+    await next.pods.close();
+  });
+
+  it('are neither begun nor stopped before the daemon has begun to recover', async () => {
+    const id = await h.run();
+    await h.daemon.kill();
+    const next = h.world.incarnation();
+    await next.pods.load();
+    const begun = next.pods.runSandbox(ctx, sandboxConfig(), '');
+    const stopped = next.pods.stopSandbox(ctx, id);
+    await wait(50);
+    expect(next.calls.filter((call) => call === 'acquire' || call === 'destroyGone')).to.deep.equal([]);
+    await next.pods.recover();
+    await stopped;
+    expect(next.calls).to.include('guest.shutdown');
+    expect(next.pods.sandbox((await begun).id).phase).to.equal('ready');
+    expect([...h.world.vms.keys()]).to.deep.equal([(await begun).id]);
     await next.pods.close();
   });
 

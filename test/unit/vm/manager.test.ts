@@ -1,13 +1,15 @@
 import { expect } from 'chai';
 
-import { background } from '../../../lib/base/context.js';
+import { background, withCancel } from '../../../lib/base/context.js';
 import { HerkosError } from '../../../lib/base/errors.js';
 import { newId } from '../../../lib/base/ids.js';
 import { silentLogger } from '../../../lib/base/logger.js';
 import type { VmRecord } from '../../../lib/model/vm.js';
 import { VmManager } from '../../../lib/vm/manager.js';
 import type { CgroupFactory, NetnsFactory, VmStore } from '../../../lib/vm/ports.js';
+import type { TemplateFiles } from '../../../lib/vm/template/template-files.js';
 import { FakeHost, FakeVmDriver } from '../../fakes/vm-driver.js';
+import { eventually } from '../../tools/eventually.js';
 import { vmRoomParts, vmSettingsFor } from '../../tools/vm-room.js';
 import { rejection } from '../../tools/rejection.js';
 
@@ -24,6 +26,8 @@ class Node {
   /** Changes still allowed; then the daemon is dead and nothing it does has any effect. */
   changesLeft = Number.POSITIVE_INFINITY;
   readonly log: string[] = [];
+  /** Namespaces that cannot be deleted, and how. */
+  readonly broken = new Map<string, () => Promise<void>>();
 
   change(what: string, body: () => void): Promise<void> {
     if (this.changesLeft <= 0) return new Promise(() => undefined);
@@ -33,9 +37,11 @@ class Node {
     return Promise.resolve();
   }
 
-  manager(driver = new FakeVmDriver({ host: this.host })): VmManager {
+  manager(driver = new FakeVmDriver({ host: this.host }), files?: TemplateFiles): VmManager {
+    const parts = vmRoomParts(vmSettingsFor('/nowhere', { instance: 'test', uidFirst: 5000, uidCount }));
     return new VmManager({
-      ...vmRoomParts(vmSettingsFor('/nowhere', { instance: 'test', uidFirst: 5000, uidCount })),
+      ...parts,
+      files: files ?? parts.files,
       driver: this.#dying(driver),
       netns: this.#netns(),
       cgroups: this.#cgroups(),
@@ -79,7 +85,8 @@ class Node {
         await this.change('netns', () => this.namespaces.set(name, uid));
         return { path: `/run/netns/${name}`, tap: 'tap0' };
       },
-      deleteGone: (_, name) => this.change('netns gone', () => this.namespaces.delete(name)),
+      deleteGone: (_, name) =>
+        this.broken.get(name)?.() ?? this.change('netns gone', () => this.namespaces.delete(name)),
       list: () => Promise.resolve([...this.namespaces.keys()]),
     };
   }
@@ -187,13 +194,56 @@ describe('vm manager', () => {
     const lost = await manager.acquire(ctx, request());
     node.records.delete(lost.record.id);
     const next = node.manager();
-    const found = await next.sweep(ctx, new Set([kept.record.id]));
+    const { removed, left } = await next.sweep(ctx, new Set([kept.record.id]));
     // The lost VM's namespace goes with its process; `test-lost` has neither.
-    expect(found).to.have.length(3);
+    expect(removed).to.have.length(3);
+    expect(left).to.deep.equal([]);
     expect(node.host.living(kept.record.id)).not.to.equal(undefined);
     for (const { id } of [orphan.record, lost.record]) expect(node.host.living(id)).to.equal(undefined);
     expect([...node.namespaces.keys()]).to.deep.equal([kept.record.netns]);
-    expect(await next.sweep(ctx, new Set([kept.record.id]))).to.deep.equal([]);
+    expect(await next.sweep(ctx, new Set([kept.record.id]))).to.deep.equal({ removed: [], left: [] });
+  });
+
+  it('sweeps the rest though something fails or hangs, and leaves what can be tried again', async () => {
+    const vms = await Promise.all(Array.from({ length: uidCount }, () => manager.acquire(ctx, request())));
+    const [failing, hanging, ...others] = vms.map(({ record }) => record);
+    if (failing === undefined || hanging === undefined) throw new Error('no VM');
+    node.broken.set(failing.netns, () => Promise.reject(new Error('busy')));
+    node.broken.set(hanging.netns, () => new Promise(() => undefined));
+    const { files } = vmRoomParts(vmSettingsFor('/nowhere', { instance: 'test', uidFirst: 5000, uidCount }));
+    files.load = () => Promise.reject(new Error('too many open files'));
+    const next = node.manager(undefined, files);
+    const life = withCancel(ctx);
+    const sweeping = next.sweep(life, new Set());
+    await settled();
+    expect([...node.records.keys()]).to.have.members([failing.id, hanging.id]);
+    life.cancel();
+    const { removed, left } = await sweeping;
+    expect(removed).to.have.length(others.length);
+    expect(left).to.have.length(3);
+    node.broken.clear();
+    files.load = () => Promise.resolve([]);
+    for (const { remove } of left) await remove(ctx);
+    expect(node.left()).to.deep.equal([]);
+  });
+
+  it('does not give a number away twice when a sweep that hung ends late', async () => {
+    const { record } = await manager.acquire(ctx, request());
+    const next = node.manager();
+    let goOn: (() => void) | undefined;
+    node.broken.set(record.netns, () => new Promise((resolve) => (goOn = resolve)));
+    const life = withCancel(ctx);
+    const sweeping = next.sweep(life, new Set());
+    await eventually(() => goOn !== undefined);
+    life.cancel();
+    const { left } = await sweeping;
+    node.broken.clear();
+    await left[0]?.remove(ctx);
+    const taken = await Promise.all(Array.from({ length: uidCount }, () => next.acquire(ctx, request())));
+    goOn?.();
+    await settled();
+    expect(await rejection(next.acquire(ctx, request()))).to.have.property('class', 'ResourceExhausted');
+    expect(new Set(taken.map((vm) => vm.record.uid)).size).to.equal(uidCount);
   });
 
   it('is swept clean wherever a daemon died while it made or removed a VM', async () => {

@@ -251,9 +251,23 @@ impl Report {
     }
 
     pub fn not_started(id: u64, error: &io::Error) -> Self {
-        let line = json!({ "id": id, "errno": error.raw_os_error().unwrap_or(libc::EIO) });
+        let line = json!({ "id": id, "errno": errno_of(error) });
         Self { line, outputs: Outputs::default() }
     }
+
+    /// `Some`: another process has it.
+    pub fn lock(outcome: Result<Option<i32>, &io::Error>) -> Self {
+        let line = match outcome {
+            Ok(None) => json!({ "lock": "taken" }),
+            Ok(Some(pid)) => json!({ "lock": "held", "pid": pid }),
+            Err(error) => json!({ "lock": "failed", "errno": errno_of(error) }),
+        };
+        Self { line, outputs: Outputs::default() }
+    }
+}
+
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
 }
 
 /// The 22nd field of proc(5)'s `stat`; the second is in brackets and may hold anything.

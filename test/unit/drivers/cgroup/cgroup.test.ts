@@ -169,6 +169,18 @@ describe('host cgroups', () => {
     expect(error).to.have.property('message').that.includes('controllers memory');
   });
 
+  it('looks again where the hierarchies are when the first look failed', async () => {
+    let looks = 0;
+    const cgroups = new HostCgroups({ defaultParent: '/herkos' }, unifiedFs(), () => {
+      looks += 1;
+      return looks === 1 ? Promise.reject(new Error('too many open files')) : Promise.resolve(unified);
+    });
+    expect(String(await rejection(cgroups.create(ctx, '', id, {})))).to.include('too many open files');
+    await cgroups.create(ctx, '', id, {});
+    await cgroups.deleteGone(ctx, '', id);
+    expect(looks).to.equal(2);
+  });
+
   it('uses the default parent and may be asked twice', async () => {
     const fs = unifiedFs();
     const cgroups = factory(fs, unified);

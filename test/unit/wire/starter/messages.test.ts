@@ -8,13 +8,15 @@ import {
   encodeLaunch,
   encodeOrder,
 } from '../../../../lib/wire/starter/messages.js';
-import type { ProgramReport } from '../../../../lib/wire/starter/messages.js';
+import type { LockReport, ProgramReport } from '../../../../lib/wire/starter/messages.js';
 
 const bytesMax = 1000;
 
-function parse(bytes: Buffer, pieceSizes: readonly number[] = [bytes.length]): ProgramReport[] {
+type Report = ProgramReport | LockReport;
+
+function parse(bytes: Buffer, pieceSizes: readonly number[] = [bytes.length]): Report[] {
   const parser = new ReportParser(bytesMax);
-  const found: ProgramReport[] = [];
+  const found: Report[] = [];
   for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
     const size = Math.max(1, pieceSizes[turn % pieceSizes.length] ?? 1);
     found.push(...parser.push(bytes.subarray(at, at + size)));
@@ -23,8 +25,8 @@ function parse(bytes: Buffer, pieceSizes: readonly number[] = [bytes.length]): P
   return found;
 }
 
-function encode(report: ProgramReport): Buffer {
-  if (report.kind === 'started') {
+function encode(report: Report): Buffer {
+  if (report.kind === 'started' || report.kind === 'lock') {
     const { kind: _kind, ...line } = report;
     return Buffer.from(`${JSON.stringify(line)}\n`);
   }
@@ -61,6 +63,9 @@ describe('messages of the starter', () => {
       stderr: output,
       isOverflown: fc.boolean(),
     }),
+    fc.constant({ kind: 'lock' as const, lock: 'taken' as const }),
+    fc.record({ kind: fc.constant('lock' as const), lock: fc.constant('held' as const), pid: fc.nat() }),
+    fc.record({ kind: fc.constant('lock' as const), lock: fc.constant('failed' as const), errno: fc.nat() }),
   );
 
   it('are put together from any pieces', () => {
@@ -121,6 +126,8 @@ describe('messages of the starter', () => {
       '{}\n',
       '{"id":1}\n',
       '{"id":1,"errno":-1}\n',
+      '{"lock":"held"}\n',
+      '{"lock":"taken","id":1}\n',
       '{"id":1,"errno":2,"more":1}\n',
       '{"id":1,"code":0,"signal":null,"stdout":900,"stderr":200,"overflown":false}\n',
       'x'.repeat(5000),
