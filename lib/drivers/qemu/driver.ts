@@ -22,6 +22,7 @@ import { JailDevices, jailMemoryPath } from './jail.js';
 import type { JailMemory } from './jail.js';
 import { machineKey } from './machine-key.js';
 import { rootBytes } from './guest-files.js';
+import { KvmProver } from './kvm-proof.js';
 import { launch } from './launch.js';
 import { loadState } from './migration.js';
 import { limitLog } from './log-file.js';
@@ -52,6 +53,7 @@ export class QemuDriver implements VmDriver {
   readonly #logger: Logger;
   readonly #runDir: RunDirectory;
   readonly #devices: JailDevices;
+  readonly #prover: KvmProver;
   readonly #probe: AcceleratorProbe;
   readonly #launcher: Launcher;
   readonly #jailReady: (ctx: Context) => Promise<unknown>;
@@ -62,7 +64,8 @@ export class QemuDriver implements VmDriver {
     this.#launcher = exec;
     this.#runDir = new RunDirectory(settings.runDir);
     this.#devices = new JailDevices(exec, settings.runDir, settings.sharedGid);
-    this.#probe = new AcceleratorProbe(settings, exec, logger);
+    this.#prover = new KvmProver(settings, exec);
+    this.#probe = new AcceleratorProbe({ settings, exec, logger, prover: this.#prover });
     let ready: Promise<unknown> | undefined;
     // Once for all VMs, so no single request's end may end it; after a failure the next VM tries again.
     this.#jailReady = (ctx) => {
@@ -180,7 +183,7 @@ export class QemuDriver implements VmDriver {
   async list(): Promise<string[]> {
     const processes = await this.#processes();
     const ids = new Set([...processes.map(({ id }) => id), ...(await this.#runDir.list())]);
-    if (this.#probe.provingId !== undefined) ids.delete(this.#probe.provingId);
+    if (this.#prover.provingId !== undefined) ids.delete(this.#prover.provingId);
     return [...ids];
   }
 

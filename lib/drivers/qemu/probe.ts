@@ -5,26 +5,14 @@ import { z } from 'zod';
 
 import { writeFileAtomic } from '../../base/atomic-file.js';
 import type { Context } from '../../base/context.js';
-import { abortable, background, throwIfDone, underDeadline } from '../../base/context.js';
+import { abortable, background } from '../../base/context.js';
 import { HerkosError, messageOf } from '../../base/errors.js';
-import type { Exec, Launcher } from '../../base/exec.js';
-import { newId } from '../../base/ids.js';
+import type { Exec } from '../../base/exec.js';
 import type { Logger } from '../../base/logger.js';
-import type { VmShape } from '../../model/vm.js';
 import type { AcceleratorVerdict } from '../../vm/ports.js';
-import { agentPortId, commandLine, processName } from './command-line.js';
-import { JailDevices } from './jail.js';
-import { rootBytes } from './guest-files.js';
-import { launch } from './launch.js';
-import type { HypervisorProcess } from './process.js';
-import type { QmpSession } from './qmp-session.js';
-import { RunDirectory } from './run-dir.js';
+import type { KvmProof, KvmProver } from './kvm-proof.js';
 import type { QemuSettings } from './settings.js';
 
-/** With working KVM our guest is up in about a second; a broken one hangs for ever. */
-const kvmBootTimeoutMs = 20_000;
-const killTimeoutMs = 10_000;
-const probeShape: VmShape = { vcpus: 1, memoryMib: 256 };
 const kvmDevice = '/dev/kvm';
 const bootIdFile = '/proc/sys/kernel/random/boot_id';
 
@@ -38,27 +26,29 @@ const rememberedSchema = z.strictObject({
   detail: z.string(),
 });
 type Remembered = z.infer<typeof rememberedSchema>;
+type Outcome = Pick<Remembered, 'works' | 'detail'>;
+
+export interface AcceleratorProbeParts {
+  readonly settings: QemuSettings;
+  readonly exec: Exec;
+  readonly logger: Logger;
+  readonly prover: Pick<KvmProver, 'boot'>;
+  /** Another one than the host's, for tests. */
+  readonly device?: string;
+}
 
 /**
  * Decides between KVM and TCG. The presence of /dev/kvm proves nothing: nested and paravirtual KVMs
  * open it and then cannot run a stock kernel. So our own guest is booted with it once.
  */
 export class AcceleratorProbe {
+  readonly #parts: AcceleratorProbeParts;
   readonly #settings: QemuSettings;
-  readonly #exec: Exec & Launcher;
-  readonly #logger: Logger;
   #verdict: Promise<AcceleratorVerdict> | undefined;
-  #provingId: string | undefined;
 
-  constructor(settings: QemuSettings, exec: Exec & Launcher, logger: Logger) {
-    this.#settings = settings;
-    this.#exec = exec;
-    this.#logger = logger;
-  }
-
-  /** The VM that is a proof just now: it belongs to no sandbox, and is no leftover either. */
-  get provingId(): string | undefined {
-    return this.#provingId;
+  constructor(parts: AcceleratorProbeParts) {
+    this.#parts = parts;
+    this.#settings = parts.settings;
   }
 
   /**
@@ -90,9 +80,10 @@ export class AcceleratorProbe {
     };
   }
 
-  async #kvm(ctx: Context): Promise<{ readonly works: boolean; readonly detail: string }> {
-    const present = await stat(kvmDevice).catch(() => undefined);
-    if (present === undefined) return { works: false, detail: `there is no ${kvmDevice}` };
+  async #kvm(ctx: Context): Promise<Outcome> {
+    const { device = kvmDevice } = this.#parts;
+    const present = await stat(device).catch(() => undefined);
+    if (present === undefined) return { works: false, detail: `there is no ${device}` };
     const key = {
       bootId: (await readFile(bootIdFile, 'utf8')).trim(),
       guest: this.#settings.guest.digest,
@@ -101,91 +92,28 @@ export class AcceleratorProbe {
     const remembered = await this.#recall();
     if (remembered?.bootId === key.bootId && remembered.guest === key.guest && remembered.qemu === key.qemu)
       return remembered;
-    const outcome = await this.#bootWithKvm(ctx);
-    await mkdir(this.#settings.stateDir, { recursive: true, mode: 0o700 });
-    const memory: Remembered = { schemaVersion: 1, ...key, ...outcome };
-    await writeFileAtomic(this.#memoryPath, `${JSON.stringify(memory, null, 2)}\n`);
+    const proof = await this.#prove(ctx);
+    const outcome = outcomeOf(proof);
+    if (proof.kind === 'unclear')
+      this.#parts.logger.warn('KVM is not used; whether it works is proven again at the next start', {
+        why: proof.why,
+      });
+    else await this.#remember({ schemaVersion: 1, ...key, ...outcome });
     return outcome;
   }
 
-  async #bootWithKvm(ctx: Context): Promise<{ readonly works: boolean; readonly detail: string }> {
-    this.#logger.info('proving KVM by booting the guest once');
-    const id = newId();
-    this.#provingId = id;
-    const runDir = new RunDirectory(this.#settings.runDir);
-    let process: HypervisorProcess | undefined;
-    let session: QmpSession | undefined;
-    try {
-      const started = await this.#launch(ctx, id, runDir, (early) => {
-        process = early;
-      });
-      session = started.session;
-      await underDeadline(ctx, kvmBootTimeoutMs, 'booting the guest with KVM', (step) =>
-        guestUp(step, started.session, started.process),
-      );
-      return { works: true, detail: 'the guest boots with KVM' };
-    } catch (error) {
-      throwIfDone(ctx);
-      const notOurs = error instanceof HerkosError && error.reason === 'PROBE_INTERRUPTED';
-      if (notOurs) throw error;
-      return { works: false, detail: `the guest does not boot with KVM (${messageOf(error)})` };
-    } finally {
-      session?.destroy();
-      await this.#end(process);
-      await runDir.removeGone(id);
-      this.#provingId = undefined;
-    }
-  }
-
-  async #launch(
-    ctx: Context,
-    id: string,
-    runDir: RunDirectory,
-    onStarted: (process: HypervisorProcess) => void,
-  ): Promise<{ readonly process: HypervisorProcess; readonly session: QmpSession }> {
-    const settings = this.#settings;
-    const devices = new JailDevices(this.#exec, settings.runDir, settings.sharedGid);
-    await Promise.all([runDir.prepare(), devices.ensure(ctx)]);
-    // The first uid after the range: no VM has it.
-    const uid = settings.uidFirst + settings.uidCount;
-    const paths = await runDir.create(id, uid);
-    const launched = await launch(ctx, {
-      launcher: this.#exec,
-      hostHelper: settings.hostHelper,
-      paths,
-      onStarted,
-      jail: {
-        uid,
-        groups: [settings.sharedGid],
-        // The guest is our own and has no NIC: it needs no namespace.
-        netnsPath: '/proc/self/ns/net',
-        procsFiles: [],
-        hugePages: true,
-        feignHoles: false,
-        deviceDirectory: devices.directory,
-        program: settings.binary,
-        args: commandLine(settings, {
-          processName: processName(settings.instance, id),
-          shape: probeShape,
-          accelerator: 'kvm',
-          guest: settings.guest,
-          guestRootBytes: await rootBytes(settings.guest),
-          paths,
-          memory: { kind: 'own' },
-        }),
-      },
-    });
-    await runDir.seal(id);
-    return launched;
-  }
-
-  async #end(process: HypervisorProcess | undefined): Promise<void> {
-    if (process === undefined) return;
-    await underDeadline(background(), killTimeoutMs, 'ending the proof of KVM', (ctx) => process.kill(ctx));
+  /** A host that is busy may keep a guest silent; hardly twice. */
+  async #prove(ctx: Context): Promise<KvmProof> {
+    const { logger, prover } = this.#parts;
+    logger.info('proving KVM by booting the guest once');
+    const first = await prover.boot(ctx);
+    if (first.kind !== 'silent') return first;
+    logger.info('nothing was heard of the guest; booting it once more', { why: first.why });
+    return prover.boot(ctx);
   }
 
   async #qemuVersion(ctx: Context): Promise<string> {
-    const { stdout } = await this.#exec.run(ctx, this.#settings.binary, ['--version']);
+    const { stdout } = await this.#parts.exec.run(ctx, this.#settings.binary, ['--version']);
     return stdout.toString('utf8').split('\n')[0] ?? '';
   }
 
@@ -193,7 +121,17 @@ export class AcceleratorProbe {
     return join(this.#settings.stateDir, 'accelerator.json');
   }
 
-  /** A memory that cannot be read costs one more boot. */
+  /** One that cannot be written costs the next start one more boot. */
+  async #remember(memory: Remembered): Promise<void> {
+    try {
+      await mkdir(this.#settings.stateDir, { recursive: true, mode: 0o700 });
+      await writeFileAtomic(this.#memoryPath, `${JSON.stringify(memory, null, 2)}\n`);
+    } catch (error) {
+      this.#parts.logger.warn('what is known of KVM cannot be kept', { error: messageOf(error) });
+    }
+  }
+
+  /** One that cannot be read costs one more boot. */
   async #recall(): Promise<Remembered | undefined> {
     try {
       return rememberedSchema.parse(JSON.parse(await readFile(this.#memoryPath, 'utf8')));
@@ -203,18 +141,14 @@ export class AcceleratorProbe {
   }
 }
 
-/** Lets the guest run; resolves when its agent has opened its port, which only a whole boot can do. */
-async function guestUp(ctx: Context, session: QmpSession, process: HypervisorProcess): Promise<void> {
-  const opened = new Promise<void>((resolve) => {
-    session.onEvent(({ name, data }) => {
-      if (name === 'VSERPORT_CHANGE' && data['id'] === agentPortId && data['open'] === true) resolve();
-    });
-  });
-  await session.execute(ctx, 'cont');
-  const died = process.exited.then(({ signal, lastWords }) => {
-    if (signal === 'SIGKILL')
-      throw new HerkosError('Aborted', 'somebody killed the proof of KVM', { reason: 'PROBE_INTERRUPTED' });
-    throw new HerkosError('Internal', `QEMU ended: ${lastWords}`);
-  });
-  await abortable(ctx, Promise.race([opened, died]));
+function outcomeOf(proof: KvmProof): Outcome {
+  switch (proof.kind) {
+    case 'boots':
+      return { works: true, detail: 'the guest boots with KVM' };
+    case 'refused':
+    case 'silent':
+      return { works: false, detail: `the guest does not boot with KVM (${proof.why})` };
+    case 'unclear':
+      return { works: false, detail: `it could not be proven that KVM works (${proof.why})` };
+  }
 }
