@@ -119,7 +119,7 @@ describe('the starter of programs', () => {
     for (const order of [runFor10Ms, launchThrough]) {
       await starter.run(ctx, 'true', []);
       const { pid } = starter;
-      process.kill(pid ?? 0, 'SIGSTOP');
+      await stop(pid ?? 0);
       const others = rejection(starter.run(ctx, 'true', []));
       expect(String(await rejection(order(starter)))).to.include('did not answer');
       expect(String(await others)).to.include('did not answer');
@@ -129,12 +129,12 @@ describe('the starter of programs', () => {
   });
 
   it('is not replaced for a program that cannot be ended', async () => {
-    const starter = newStarter(hostHelper, { reportTimeoutMs: 100 });
-    const others = starter.run(ctx, 'sleep', ['0.5']);
+    const starter = newStarter(hostHelper, { reportTimeoutMs: 500 });
+    const others = starter.run(ctx, 'sleep', ['1.5']);
     const { pid } = starter;
     // Out of its group, it keeps the output open.
     await rejection(
-      abortable(withTimeout(ctx, 450, 'waiting'), runFor10Ms(starter, 'setsid sleep 1 & sleep 1000')),
+      abortable(withTimeout(ctx, 1400, 'waiting'), runFor10Ms(starter, 'setsid sleep 2 & sleep 1000')),
     );
     await others;
     expect(starter.pid).to.equal(pid);
@@ -144,7 +144,7 @@ describe('the starter of programs', () => {
     await withLog(async (log) => {
       const starter = newStarter();
       const launched = await starter.launch('sleep', ['1000'], { env, log });
-      process.kill(starter.pid ?? 0, 'SIGSTOP');
+      await stop(starter.pid ?? 0);
       const watched = new HypervisorProcess(launched, log);
       await underDeadline(ctx, 5_000, 'ending it', (step) => watched.kill(step));
       expect(await watched.exited).to.deep.equal({ lastWords: '' });
@@ -171,7 +171,7 @@ describe('the starter of programs', () => {
       await starter.lock();
       const { mode, size } = await stat(lockFile);
       expect([mode & 0o777, size]).to.deep.equal([0o600, 0]);
-      const error = await rejection(newStarter(hostHelper, { lockFile, lockTimeoutMs: 100 }).lock());
+      const error = await rejection(newStarter(hostHelper, { lockFile, lockTimeoutMs: 1000 }).lock());
       expect(error).to.include({ class: 'FailedPrecondition', reason: 'STATE_DIR_IN_USE' });
       expect(String(error))
         .to.include(lockFile)
@@ -194,7 +194,7 @@ describe('the starter of programs', () => {
 
     it('takes it again when it was killed, and says so when another has been quicker', async () => {
       const { logger, errors } = errorLogger();
-      const starter = newStarter(hostHelper, { lockFile, logger, lockTimeoutMs: 100 });
+      const starter = newStarter(hostHelper, { lockFile, logger, lockTimeoutMs: 1000 });
       await starter.lock();
       const kill = async (): Promise<void> => {
         const { pid } = starter;
@@ -232,6 +232,7 @@ describe('the starter of programs', () => {
         const starter = newStarter(hostHelper, { lockFile, reportTimeoutMs: 200 });
         await starter.lock();
         const held = rejection(starter.run(ctx, join(stalled.directory, 'program'), []));
+        await childOf(starter);
         await rejection(runFor10Ms(starter));
         await held;
         await starter.lock();
@@ -262,6 +263,7 @@ describe('the starter of programs', () => {
     it('is replaced as soon as it holds others up', async () => {
       const starter = newStarter(hostHelper, { reportTimeoutMs: 300 });
       const held = rejection(starter.run(ctx, program, []));
+      await childOf(starter);
       expect(String(await rejection(runFor10Ms(starter)))).to.include('did not answer');
       expect(String(await held)).to.include('did not answer');
       expect((await starter.run(ctx, 'echo', ['again'])).stdout.toString()).to.equal('again\n');
@@ -352,6 +354,16 @@ async function withLog(body: (log: string) => Promise<void>): Promise<void> {
   } finally {
     await rm(directory, { recursive: true });
   }
+}
+
+/** Each thread stops when it next looks at its signals. */
+async function stop(pid: number): Promise<void> {
+  process.kill(pid, 'SIGSTOP');
+  const tasks = `/proc/${String(pid)}/task`;
+  await eventually(async () => {
+    const stats = (await readdir(tasks)).map((thread) => readFile(join(tasks, thread, 'stat'), 'utf8'));
+    return (await Promise.all(stats)).every((stat) => stat.includes(') T '));
+  });
 }
 
 async function childrenOf(parent: number): Promise<number[]> {
