@@ -2,6 +2,7 @@ import type { Context } from '../base/context.js';
 import { background, underDeadline } from '../base/context.js';
 import { isId, shortId } from '../base/ids.js';
 import type { Logger } from '../base/logger.js';
+import { once } from '../base/once.js';
 import { Rollback, allOrError } from '../base/rollback.js';
 import type { Accelerator, VmRecord, VmShape, VmSource } from '../model/vm.js';
 import { defaultDomain } from '../model/vm.js';
@@ -68,7 +69,7 @@ export class Machines {
   readonly #inherited = new Set<string>();
   /** Groups of templates that are gone, while clones of them live. */
   readonly #retiredGids = new Set<number>();
-  #loaded: Promise<void> | undefined;
+  readonly #loadOnce = once(() => this.#readRecords());
 
   constructor(parts: MachineParts) {
     this.#parts = parts;
@@ -81,10 +82,7 @@ export class Machines {
 
   /** Reads all records, once. */
   async load(): Promise<void> {
-    await (this.#loaded ??= this.#readRecords().catch((error: unknown) => {
-      this.#loaded = undefined;
-      throw error;
-    }));
+    await this.#loadOnce();
   }
 
   /** A group that no VM has, for a template's files; kept until it is given back. */

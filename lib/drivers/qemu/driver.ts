@@ -8,6 +8,7 @@ import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
 import type { Exec, Launcher } from '../../base/exec.js';
 import { isId, shortId } from '../../base/ids.js';
 import type { Logger } from '../../base/logger.js';
+import { once } from '../../base/once.js';
 import { effectiveUid, endProcess, isAlive, listProcesses, readStat } from '../../base/processes.js';
 import { withRollback } from '../../base/rollback.js';
 import type { Accelerator, VmRecord, VmShape } from '../../model/vm.js';
@@ -66,17 +67,13 @@ export class QemuDriver implements VmDriver {
     this.#devices = new JailDevices(exec, settings.runDir, settings.sharedGid);
     this.#prover = new KvmProver(settings, exec);
     this.#probe = new AcceleratorProbe({ settings, exec, logger, prover: this.#prover });
-    let ready: Promise<unknown> | undefined;
     // Once for all VMs, so no single request's end may end it; after a failure the next VM tries again.
-    this.#jailReady = (ctx) => {
-      ready ??= underDeadline(background(), prepareTimeoutMs, 'preparing the jail', (step) =>
+    const ready = once(() =>
+      underDeadline(background(), prepareTimeoutMs, 'preparing the jail', (step) =>
         Promise.all([this.#runDir.prepare(), this.#devices.ensure(step)]),
-      ).catch((error: unknown) => {
-        ready = undefined;
-        throw error;
-      });
-      return abortable(ctx, ready);
-    };
+      ),
+    );
+    this.#jailReady = (ctx) => abortable(ctx, ready());
   }
 
   async probe(ctx: Context): Promise<AcceleratorVerdict> {

@@ -9,6 +9,7 @@ import { abortable, background } from '../../base/context.js';
 import { HerkosError, messageOf } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import type { Logger } from '../../base/logger.js';
+import { once } from '../../base/once.js';
 import type { AcceleratorVerdict } from '../../vm/ports.js';
 import type { KvmProof, KvmProver } from './kvm-proof.js';
 import type { QemuSettings } from './settings.js';
@@ -44,7 +45,7 @@ export interface AcceleratorProbeParts {
 export class AcceleratorProbe {
   readonly #parts: AcceleratorProbeParts;
   readonly #settings: QemuSettings;
-  #verdict: Promise<AcceleratorVerdict> | undefined;
+  readonly #decideOnce = once(() => this.#decide(background()));
 
   constructor(parts: AcceleratorProbeParts) {
     this.#parts = parts;
@@ -56,11 +57,7 @@ export class AcceleratorProbe {
    * @throws HerkosError `FailedPrecondition` when the configuration demands KVM and it does not work
    */
   async verdict(ctx: Context): Promise<AcceleratorVerdict> {
-    this.#verdict ??= this.#decide(background()).catch((error: unknown) => {
-      this.#verdict = undefined;
-      throw error;
-    });
-    return abortable(ctx, this.#verdict);
+    return abortable(ctx, this.#decideOnce());
   }
 
   async #decide(ctx: Context): Promise<AcceleratorVerdict> {

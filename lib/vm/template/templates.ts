@@ -11,6 +11,7 @@ import {
 } from '../../base/context.js';
 import { HerkosError, messageOf } from '../../base/errors.js';
 import { KeyedLock } from '../../base/keyed-lock.js';
+import { once } from '../../base/once.js';
 import { MIB } from '../../base/units.js';
 import type { BuildPhaseListener } from '../../cri/ports.js';
 import type { TemplateImage, VmDriver, VmObserver } from '../ports.js';
@@ -42,7 +43,7 @@ export class Templates {
   readonly #lock = new KeyedLock();
   readonly #maker: TemplateMaker;
   readonly #life = withCancel(background());
-  #loaded: Promise<void> | undefined;
+  readonly #loadOnce = once(() => this.#readAll());
 
   constructor(options: TemplatesOptions) {
     this.#options = options;
@@ -318,10 +319,7 @@ export class Templates {
   }
 
   async #load(): Promise<void> {
-    await (this.#loaded ??= this.#readAll().catch((error: unknown) => {
-      this.#loaded = undefined;
-      throw error;
-    }));
+    await this.#loadOnce();
   }
 
   /** What an earlier daemon built is used again, once it has been read and found as it was. */
