@@ -109,11 +109,23 @@ fn nfit_handle(sys: &dyn Sys, link: &str) -> Option<u32> {
     u32::from_str_radix(handle.strip_prefix("0x").unwrap_or(&handle), 16).ok()
 }
 
-/// The network interface with a MAC address (lower case, with colons).
-pub fn interface_with(sys: &dyn Sys, mac: &str) -> Option<String> {
+/// A network interface as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    /// Lower case, with colons.
+    pub mac: String,
+}
+
+/// The network interface with the first of these MAC addresses that there is (lower case, with colons).
+pub fn interface_with(sys: &dyn Sys, macs: &[&str]) -> Option<Interface> {
     let class = Path::new("/sys/class/net");
     let names = sys.list(class, DEVICES_MAX).ok()?;
-    names.into_iter().find(|name| attribute(sys, class.join(name).join("address")).as_deref() == Some(mac))
+    let present = names.into_iter().filter_map(|name| {
+        let mac = attribute(sys, class.join(&name).join("address"))?;
+        Some((macs.iter().position(|wanted| *wanted == mac)?, Interface { name, mac }))
+    });
+    present.min_by_key(|(rank, _)| *rank).map(|(_, interface)| interface)
 }
 
 /// The device node of the virtio-serial port with a name.
@@ -208,8 +220,11 @@ mod tests {
         fake.file("/sys/class/net/eth0/address", "02:00:00:00:00:01\n");
         fake.file("/sys/class/virtio-ports/vport0p1/name", "other\n");
         fake.file("/sys/class/virtio-ports/vport0p2/name", "herkos.agent.0\n");
-        assert_eq!(interface_with(&fake, "02:00:00:00:00:01").as_deref(), Some("eth0"));
-        assert_eq!(interface_with(&fake, "02:00:00:00:00:02"), None);
+        let [first, second] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+        let named = |macs: &[&str]| interface_with(&fake, macs).map(|interface| interface.name);
+        assert_eq!(named(&[first]).as_deref(), Some("eth0"));
+        assert_eq!(named(&[second]), None);
+        assert_eq!(named(&[second, first]).as_deref(), Some("eth0"));
         assert_eq!(serial_port_named(&fake, "herkos.agent.0"), Some(PathBuf::from("/dev/vport0p2")));
     }
 }

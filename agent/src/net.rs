@@ -3,11 +3,13 @@
 pub mod netlink;
 pub mod plan;
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use self::netlink::LinkSettings;
 use self::plan::{InterfacePlan, is_interface_name};
-use crate::device::interface_with;
+use crate::device::{Interface, interface_with};
 use crate::fault::{Doing, Fault, Outcome};
 use crate::sync::blocking;
 use crate::sys::Sys;
@@ -19,9 +21,18 @@ const LOOPBACK_INDEX: u32 = 1;
 const INTERFACE_TIMEOUT: Duration = Duration::from_secs(30);
 const INTERFACES: &str = "/sys/class/net";
 const HAS_IPV6: &str = "/proc/net/if_inet6";
+const IPV6_OF_NEW: &str = "/proc/sys/net/ipv6/conf/default";
 
 pub fn raise_loopback(sys: &dyn Sys) -> Outcome<()> {
     sys.netlink(&netlink::set_up(LOOPBACK_INDEX)).doing("raise the loopback interface")
+}
+
+/// For every interface that appears from now on. Addresses come from the host alone, and a link-local one has to
+/// serve at once: no router advertisements, no detection of duplicates. Without IPv6 there is nothing to do.
+pub fn quiet_ipv6(sys: &dyn Sys) {
+    for setting in ["accept_dad", "accept_ra"] {
+        let _ = sys.write(&Path::new(IPV6_OF_NEW).join(setting), b"0");
+    }
 }
 
 /// Waits until every interface is there, then configures them in order.
@@ -39,7 +50,7 @@ pub async fn apply(sys: &Arc<dyn Sys>, devices: &Devices, plans: Vec<InterfacePl
 pub async fn rehearse(sys: &Arc<dyn Sys>, devices: &Devices, card_mac: &str) -> Outcome<()> {
     let card_mac = plan::mac(card_mac)?;
     let what = format!("the interface with MAC address {card_mac}");
-    devices.wait(what, INTERFACE_TIMEOUT, |sys| interface_with(sys, &card_mac)).await?;
+    devices.wait(what, INTERFACE_TIMEOUT, |sys| interface_with(sys, &[&card_mac])).await?;
     let sys = sys.clone();
     blocking(move || {
         let plan = plan::rehearsal(card_mac, sys.read(Path::new(HAS_IPV6), 1).is_ok());
@@ -56,17 +67,18 @@ fn take_back(sys: &dyn Sys, plan: &InterfacePlan) -> Outcome<()> {
     for (ip, prefix_length) in plan.addresses.iter().filter(|(ip, _)| ip.is_ipv4()) {
         sys.netlink(&netlink::remove_address(index, *ip, *prefix_length)).doing("remove its address")?;
     }
-    sys.netlink(&netlink::set_mac(index, &plan.card_mac)).doing("give it its MAC address back")
+    let card = LinkSettings { mac: Some(&plan.card_mac), ..LinkSettings::default() };
+    sys.netlink(&netlink::set_link(index, &card)).doing("give it its MAC address back")
 }
 
 /// By its own address when it has been given it, else by that of its card.
-fn find(sys: &dyn Sys, plan: &InterfacePlan) -> Option<String> {
-    interface_with(sys, &plan.mac).or_else(|| interface_with(sys, &plan.card_mac))
+fn find(sys: &dyn Sys, plan: &InterfacePlan) -> Option<Interface> {
+    interface_with(sys, &[&plan.mac, &plan.card_mac])
 }
 
 fn configure(sys: &dyn Sys, plan: &InterfacePlan) -> Outcome<()> {
     let gone = || Fault::internal(format!("the interface with MAC address {} has gone", plan.mac));
-    let present = find(sys, plan).ok_or_else(gone)?;
+    let Interface { name: present, mac } = find(sys, plan).ok_or_else(gone)?;
     let index = index_of(sys, &present).ok_or_else(gone)?;
     let ask =
         |request: Vec<u8>, what: &str| sys.netlink(&request).doing(format_args!("{}: {what}", plan.name));
@@ -76,15 +88,11 @@ fn configure(sys: &dyn Sys, plan: &InterfacePlan) -> Outcome<()> {
         ask(netlink::set_down(index), "set down")?;
         ask(netlink::rename(index, &plan.name), "rename")?;
     }
-    if interface_with(sys, &plan.mac).is_none() {
-        // Nor does every driver change the address of one that is up.
+    if mac != plan.mac {
+        // Not every driver changes the address of one that is up.
         ask(netlink::set_down(index), "set down")?;
-        ask(netlink::set_mac(index, &plan.mac), "set the MAC address")?;
     }
-    if plan.mtu > 0 {
-        ask(netlink::set_mtu(index, plan.mtu), "set the MTU")?;
-    }
-    quiet_ipv6(sys, &plan.name);
+    settle(sys, index, plan, &mac).doing(format_args!("{}: set its MAC address and MTU", plan.name))?;
     ask(netlink::set_up(index), "set up")?;
     for (ip, prefix_length) in &plan.addresses {
         ask(netlink::add_address(index, *ip, *prefix_length), &format!("add address {ip}/{prefix_length}"))?;
@@ -96,21 +104,29 @@ fn configure(sys: &dyn Sys, plan: &InterfacePlan) -> Outcome<()> {
     Ok(())
 }
 
+/// Where the network gives no IPv6 address nobody is there to speak it with, and the interface shall not call
+/// for routers and neighbours on its own: it gets no link-local address either.
+fn settle(sys: &dyn Sys, index: u32, plan: &InterfacePlan, mac: &str) -> io::Result<()> {
+    let settings = LinkSettings {
+        mac: (mac != plan.mac).then_some(plan.mac.as_str()),
+        mtu: (plan.mtu > 0).then_some(plan.mtu),
+        link_local: Some(plan.addresses.iter().any(|(ip, _)| ip.is_ipv6())),
+    };
+    match sys.netlink(&netlink::set_link(index, &settings)) {
+        // A kernel, or an interface, without IPv6; of the request the kernel has done nothing.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            sys.netlink(&netlink::set_link(index, &LinkSettings { link_local: None, ..settings }))
+        }
+        other => other,
+    }
+}
+
 /// Another interface may have the wanted name, given by the kernel; it gets a neutral one.
 fn make_way(sys: &dyn Sys, name: &str) -> Outcome<()> {
     let Some(index) = index_of(sys, name) else { return Ok(()) };
     let down = sys.netlink(&netlink::set_down(index));
     let renamed = down.and_then(|()| sys.netlink(&netlink::rename(index, &format!("hk{index}"))));
     renamed.doing(format_args!("rename the interface that is called {name}"))
-}
-
-/// Addresses come from the host alone, and the link-local one has to serve at once: no router
-/// advertisements, no detection of duplicates. Without IPv6 in the kernel there is nothing to do.
-fn quiet_ipv6(sys: &dyn Sys, name: &str) {
-    let settings = Path::new("/proc/sys/net/ipv6/conf").join(name);
-    for setting in ["accept_dad", "accept_ra"] {
-        let _ = sys.write(&settings.join(setting), b"0");
-    }
 }
 
 fn index_of(sys: &dyn Sys, name: &str) -> Option<u32> {
@@ -150,13 +166,37 @@ mod tests {
             netlink::rename(2, "hk2"),
             netlink::set_down(3),
             netlink::rename(3, "eth0"),
-            netlink::set_mtu(3, 1450),
+            netlink::set_link(3, &LinkSettings { mac: None, mtu: Some(1450), link_local: Some(false) }),
             netlink::set_up(3),
             netlink::add_address(3, "10.0.0.2".parse().unwrap(), 24),
         ];
         assert_eq!(fake.netlink_requests(), expected);
-        let quiet = "write /proc/sys/net/ipv6/conf/eth0/accept_dad 0".to_string();
-        assert!(fake.calls().contains(&quiet));
+    }
+
+    #[test]
+    fn new_interfaces_take_no_advertisements() {
+        let fake = Fake::default();
+        quiet_ipv6(&fake);
+        let default = "write /proc/sys/net/ipv6/conf/default";
+        assert_eq!(fake.calls(), [format!("{default}/accept_dad 0"), format!("{default}/accept_ra 0")]);
+    }
+
+    #[test]
+    fn an_interface_has_a_link_local_address_only_beside_others_of_ipv6() {
+        let settled = |address: &str, has_ipv6: bool| {
+            let fake = Fake::default();
+            if !has_ipv6 {
+                fake.refuse_netlink_once(libc::EAFNOSUPPORT);
+            }
+            let plan = InterfacePlan { addresses: vec![(address.parse().unwrap(), 24)], ..plan() };
+            settle(&fake, 2, &plan, &plan.mac).unwrap();
+            fake.netlink_requests()
+        };
+        let with =
+            |link_local| netlink::set_link(2, &LinkSettings { mac: None, mtu: Some(1450), link_local });
+        assert_eq!(settled("10.0.0.2", true), [with(Some(false))]);
+        assert_eq!(settled("fd00::2", true), [with(Some(true))]);
+        assert_eq!(settled("10.0.0.2", false), [with(Some(false)), with(None)]);
     }
 
     #[test]
@@ -175,7 +215,8 @@ mod tests {
         fake.file("/sys/class/net/eth0/ifindex", "2\n");
         let plan = InterfacePlan { card_mac: "02:00:00:00:00:77".into(), ..plan() };
         configure(&fake, &plan).unwrap();
-        let expected = [netlink::set_down(2), netlink::set_mac(2, "02:00:00:00:00:01")];
+        let settings = LinkSettings { mac: Some(&plan.mac), mtu: Some(1450), link_local: Some(false) };
+        let expected = [netlink::set_down(2), netlink::set_link(2, &settings)];
         assert_eq!(fake.netlink_requests()[..2], expected);
         // Asked again, after the kernel has taken it.
         fake.file("/sys/class/net/eth0/address", "02:00:00:00:00:01\n");
@@ -196,8 +237,10 @@ mod tests {
         let of = |kind: u16| asked.iter().filter(|one| one[4..6] == kind.to_ne_bytes()).count();
         let (v4, v6) = (1, 1);
         assert_eq!((of(libc::RTM_NEWADDR), of(libc::RTM_DELADDR)), (v4 + v6, v4));
-        assert_eq!(asked[1], netlink::set_mac(2, &plan.mac));
-        assert_eq!(*asked.last().unwrap(), netlink::set_mac(2, card));
+        let with = |mac| LinkSettings { mac: Some(mac), ..LinkSettings::default() };
+        let raised = LinkSettings { mtu: Some(1500), link_local: Some(true), ..with(&plan.mac) };
+        assert_eq!(asked[1], netlink::set_link(2, &raised));
+        assert_eq!(*asked.last().unwrap(), netlink::set_link(2, &with(card)));
         assert_ne!(plan.mac, card);
         let without = plan::rehearsal(card.into(), false);
         assert!(without.addresses.iter().all(|(ip, _)| ip.is_ipv4()) && without.routes.len() == 1);

@@ -1,9 +1,11 @@
 //! What the containers of the pod share: names, files, kernel settings, memory.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::fault::{Doing, Fault, Outcome};
 use crate::net::plan::limit;
+use crate::sync::lock;
 use crate::sys::{Mount, Sys};
 
 /// Bind-mounted into containers by their OCI configs.
@@ -66,8 +68,12 @@ fn sysctl_path(name: &str) -> Outcome<PathBuf> {
     Ok(Path::new("/proc/sys").join(parts().collect::<PathBuf>()))
 }
 
+/// The memory that the pod's containers share; its size once it is mounted.
+#[derive(Default)]
+pub struct Shm(Mutex<Option<u64>>);
+
 /// Names the pod and writes its files; can be repeated.
-pub fn write_files(sys: &dyn Sys, settings: &PodSettings) -> Outcome<()> {
+pub fn write_files(sys: &dyn Sys, settings: &PodSettings, shm: &Shm) -> Outcome<()> {
     sys.set_hostname(&settings.hostname).doing("set the host name")?;
     let dir = Path::new(POD_DIR);
     sys.make_dir(dir, 0o755).doing("make the pod's directory")?;
@@ -80,12 +86,12 @@ pub fn write_files(sys: &dyn Sys, settings: &PodSettings) -> Outcome<()> {
             sys.replace(&path, content.as_bytes(), 0o644).doing(format_args!("write {name}"))?;
         }
     }
-    mount_shm(sys, settings.shm_bytes)
+    mount_shm(sys, settings.shm_bytes, shm)
 }
 
 /// Does for nobody what `write_files` does for a pod, and takes it back, but for the shared memory: that can be
 /// there before a pod has a name, and is then found mounted.
-pub fn rehearse(sys: &dyn Sys) -> Outcome<()> {
+pub fn rehearse(sys: &dyn Sys, shm: &Shm) -> Outcome<()> {
     let settings = PodSettings {
         hostname: "rehearsal".into(),
         hosts: "127.0.0.1\tlocalhost\n".into(),
@@ -93,7 +99,7 @@ pub fn rehearse(sys: &dyn Sys) -> Outcome<()> {
         sysctls: Vec::new(),
         shm_bytes: SHM_BYTES_DEFAULT,
     };
-    write_files(sys, &settings)?;
+    write_files(sys, &settings, shm)?;
     // The first of a pod are written in their place, which is less work than replacing others.
     FILES
         .iter()
@@ -101,16 +107,22 @@ pub fn rehearse(sys: &dyn Sys) -> Outcome<()> {
         .doing("remove the files again")
 }
 
-fn mount_shm(sys: &dyn Sys, shm_bytes: u64) -> Outcome<()> {
-    let shm = Path::new(POD_DIR).join("shm");
-    sys.make_dir(&shm, 0o755).doing("make the pod's shm")?;
+/// What containers keep in it stays when its size changes.
+fn mount_shm(sys: &dyn Sys, shm_bytes: u64, shm: &Shm) -> Outcome<()> {
     let bytes = if shm_bytes == 0 { SHM_BYTES_DEFAULT } else { shm_bytes };
+    let mut mounted = lock(&shm.0);
+    if *mounted == Some(bytes) {
+        return Ok(());
+    }
+    let target = Path::new(POD_DIR).join("shm");
+    sys.make_dir(&target, 0o755).doing("make the pod's shm")?;
+    let again = if mounted.is_some() { libc::MS_REMOUNT } else { 0 };
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | again;
     let data = format!("size={bytes},mode=1777");
-    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    let mount = Mount { source: "shm", target: &shm, fstype: "tmpfs", flags, data: &data };
-    // Refused when nothing is mounted there yet; otherwise what containers keep in it stays.
-    let again = Mount { flags: flags | libc::MS_REMOUNT, ..mount.clone() };
-    sys.mount(&again).or_else(|_| sys.mount(&mount)).doing("mount the pod's shm")
+    sys.mount(&Mount { source: "shm", target: &target, fstype: "tmpfs", flags, data: &data })
+        .doing("mount the pod's shm")?;
+    *mounted = Some(bytes);
+    Ok(())
 }
 
 pub fn set_sysctls(sys: &dyn Sys, settings: &PodSettings) -> Outcome<()> {
@@ -163,8 +175,9 @@ mod tests {
     fn writes_each_file_once() {
         let fake = Fake::default();
         let settings = PodSettings::check(unchecked()).unwrap();
-        write_files(&fake, &settings).unwrap();
-        write_files(&fake, &settings).unwrap();
+        let shm = Shm::default();
+        write_files(&fake, &settings, &shm).unwrap();
+        write_files(&fake, &settings, &shm).unwrap();
         let written = fake.calls().iter().filter(|call| call.starts_with("replace ")).count();
         assert_eq!(written, 3);
         assert_eq!(fake.content("/run/herkos/pod/hostname").as_deref(), Some("web-0\n"));
@@ -187,7 +200,7 @@ mod tests {
     #[test]
     fn a_rehearsal_leaves_nothing_but_the_shared_memory() {
         let fake = Fake::default();
-        rehearse(&fake).unwrap();
+        rehearse(&fake, &Shm::default()).unwrap();
         let calls = fake.calls();
         assert!(calls.contains(&"mount shm /run/herkos/pod/shm".to_string()), "{calls:?}");
         for name in FILES {
@@ -198,11 +211,15 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_that_is_not_there_yet_is_mounted() {
+    fn shared_memory_is_mounted_once_for_each_size() {
         let fake = Fake::default();
+        let shm = Shm::default();
         let mount = "mount shm /run/herkos/pod/shm";
         fake.fail_once(mount);
-        mount_shm(&fake, 0).unwrap();
-        assert_eq!(fake.calls(), [mount, mount], "nothing was there that could be mounted again");
+        assert!(mount_shm(&fake, 0, &shm).is_err());
+        for bytes in [0, SHM_BYTES_DEFAULT, 1 << 20, 1 << 20] {
+            mount_shm(&fake, bytes, &shm).unwrap();
+        }
+        assert_eq!(fake.calls(), [mount, mount, mount], "the failed one, the first, and its other size");
     }
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 #[cfg(test)]
 pub mod fake;
 pub mod linux;
+mod own_memory;
 
 pub use linux::Linux;
 
@@ -89,6 +90,9 @@ pub trait Sys: Send + Sync + 'static {
 
     /// One rtnetlink request; the kernel's acknowledgement is the result.
     fn netlink(&self, request: &[u8]) -> io::Result<()>;
+    /// Lets the processor find every page of the agent's program and data that there is, without the kernel's help
+    /// the next time it is used.
+    fn touch_own_memory(&self) -> io::Result<()>;
     /// A non-blocking socket on the kernel's uevents.
     fn open_uevents(&self) -> io::Result<OwnedFd>;
     /// A character device, read-write and non-blocking.

@@ -50,6 +50,7 @@ fn prepare(sys: &dyn Sys) {
     }
     mounts::mount_runtime(sys);
     enable_controllers(sys);
+    net::quiet_ipv6(sys);
     if let Err(error) = net::raise_loopback(sys) {
         say(format_args!("{}", error.message));
     }

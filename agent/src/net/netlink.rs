@@ -29,11 +29,7 @@ impl Request {
     }
 
     fn attribute(mut self, kind: u16, data: &[u8]) -> Self {
-        let length = u16::try_from(data.len() + 4).unwrap_or(u16::MAX);
-        self.bytes.extend_from_slice(&length.to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(data);
-        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN_BYTES), 0);
+        self.bytes.extend_from_slice(&attribute(kind, data));
         self
     }
 
@@ -42,6 +38,15 @@ impl Request {
         self.bytes.splice(..length.len(), length);
         self.bytes
     }
+}
+
+/// May be another one's data.
+fn attribute(kind: u16, data: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(data.len() + 4).unwrap_or(u16::MAX);
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend_from_slice(data);
+    bytes.resize(bytes.len().next_multiple_of(ALIGN_BYTES), 0);
+    bytes
 }
 
 /// `struct ifinfomsg` of an RTM_NEWLINK for one interface.
@@ -69,14 +74,36 @@ pub fn rename(index: u32, name: &str) -> Vec<u8> {
     link(index, 0, 0).attribute(libc::IFLA_IFNAME, &name).done()
 }
 
-/// `mac`: checked, six octets in hexadecimal with colons.
-pub fn set_mac(index: u32, mac: &str) -> Vec<u8> {
-    let octets: Vec<u8> = mac.split(':').filter_map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
-    link(index, 0, 0).attribute(libc::IFLA_ADDRESS, &octets).done()
+/// How an interface is before it is raised. Absent: as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkSettings<'a> {
+    /// Checked, six octets in hexadecimal with colons.
+    pub mac: Option<&'a str>,
+    pub mtu: Option<u32>,
+    /// Whether it gives itself a link-local IPv6 address once it is up.
+    pub link_local: Option<bool>,
 }
 
-pub fn set_mtu(index: u32, mtu: u32) -> Vec<u8> {
-    link(index, 0, 0).attribute(libc::IFLA_MTU, &mtu.to_ne_bytes()).done()
+/// All in one request, as each has the kernel tell everybody about the interface again.
+pub fn set_link(index: u32, settings: &LinkSettings<'_>) -> Vec<u8> {
+    const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+    const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
+    const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+    let mut request = link(index, 0, 0);
+    if let Some(mac) = settings.mac {
+        let octets: Vec<u8> = mac.split(':').filter_map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+        request = request.attribute(libc::IFLA_ADDRESS, &octets);
+    }
+    if let Some(mtu) = settings.mtu {
+        request = request.attribute(libc::IFLA_MTU, &mtu.to_ne_bytes());
+    }
+    if let Some(link_local) = settings.link_local {
+        let mode = if link_local { IN6_ADDR_GEN_MODE_EUI64 } else { IN6_ADDR_GEN_MODE_NONE };
+        let inet6 = attribute(IFLA_INET6_ADDR_GEN_MODE, &[mode]);
+        request = request
+            .attribute(libc::IFLA_AF_SPEC, &attribute(u16::try_from(libc::AF_INET6).unwrap_or(0), &inet6));
+    }
+    request.done()
 }
 
 /// Adds an address, or succeeds when it is there. IPv6 addresses are used at once, without duplicate
@@ -137,8 +164,7 @@ pub fn add_route(index: u32, route: &RouteEntry) -> Vec<u8> {
         request = request.attribute(libc::RTA_PRIORITY, &route.metric.to_ne_bytes());
     }
     if route.mtu > 0 {
-        let nested = [&8_u16.to_ne_bytes()[..], &RTAX_MTU.to_ne_bytes(), &route.mtu.to_ne_bytes()].concat();
-        request = request.attribute(libc::RTA_METRICS, &nested);
+        request = request.attribute(libc::RTA_METRICS, &attribute(RTAX_MTU, &route.mtu.to_ne_bytes()));
     }
     request.done()
 }
@@ -187,7 +213,8 @@ mod tests {
             set_up(1),
             set_down(2),
             rename(3, "net1"),
-            set_mtu(3, 1450),
+            set_link(3, &LinkSettings { mac: Some("02:00:00:00:00:01"), mtu: Some(1450), link_local: None }),
+            set_link(3, &LinkSettings { link_local: Some(false), ..LinkSettings::default() }),
             add_address(3, "10.0.0.2".parse().unwrap(), 24),
             add_address(3, "fd00::2".parse().unwrap(), 64),
             add_route(3, &route),

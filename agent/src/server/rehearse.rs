@@ -24,9 +24,9 @@ pub async fn rehearse(guest: &Arc<Guest>, request: &RehearseRequest) -> Outcome<
         net::rehearse(&guest.sys, &guest.devices, &request.mac).await?;
     }
     let dir = Path::new(DIR);
-    let sys = guest.sys.clone();
+    let (sys, shm) = (guest.sys.clone(), guest.shm.clone());
     blocking(move || {
-        pod::rehearse(sys.as_ref())?;
+        pod::rehearse(sys.as_ref(), &shm)?;
         sys.make_dir(dir, 0o700).doing("make the rehearsal's directory")
     })
     .await?;
@@ -39,7 +39,12 @@ pub async fn rehearse(guest: &Arc<Guest>, request: &RehearseRequest) -> Outcome<
         return Err(runtime::failure(guest.sys.as_ref(), &log, "rehearse"));
     }
     let sys = guest.sys.clone();
-    blocking(move || sys.remove_tree(dir).doing("remove the rehearsal's directory")).await
+    blocking(move || {
+        sys.remove_tree(dir).doing("remove the rehearsal's directory")?;
+        // Last, as every fork before has left its mark.
+        sys.touch_own_memory().doing("touch the agent's memory")
+    })
+    .await
 }
 
 #[cfg(test)]

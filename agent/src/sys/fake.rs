@@ -18,6 +18,7 @@ struct State {
     failing_once: HashSet<String>,
     ended: VecDeque<(i32, Ended)>,
     netlink: Vec<Vec<u8>>,
+    netlink_refusal: Option<i32>,
     next_pid: i32,
 }
 
@@ -46,6 +47,11 @@ impl Fake {
 
     pub fn fail_once(&self, call: &str) {
         self.state.lock().unwrap().failing_once.insert(call.into());
+    }
+
+    /// The next request is answered with an error.
+    pub fn refuse_netlink_once(&self, errno: i32) {
+        self.state.lock().unwrap().netlink_refusal = Some(errno);
     }
 
     /// Lets a child end.
@@ -210,8 +216,13 @@ impl Sys for Fake {
     }
 
     fn netlink(&self, request: &[u8]) -> io::Result<()> {
-        self.state.lock().unwrap().netlink.push(request.to_vec());
-        Ok(())
+        let mut state = self.state.lock().unwrap();
+        state.netlink.push(request.to_vec());
+        state.netlink_refusal.take().map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+    }
+
+    fn touch_own_memory(&self) -> io::Result<()> {
+        self.call("touch_own_memory".into())
     }
 
     fn open_uevents(&self) -> io::Result<OwnedFd> {

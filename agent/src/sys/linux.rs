@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open};
@@ -25,13 +25,17 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime, clock_settime};
 use nix::unistd::{Pid, chdir, chroot, sethostname, sysconf};
 
-use super::{Ended, Mount, Sys};
+use super::{Ended, Mount, Sys, own_memory};
+use crate::sync::lock;
 
 const UEVENT_BUFFER_BYTES: usize = 1 << 20;
 const NETLINK_REPLY_BYTES: usize = 8192;
 /// The kernel answers a request on the same processor; this only bounds a lost answer.
 const NETLINK_TIMEOUT_S: i64 = 5;
 const NANOS_PER_S: i64 = 1_000_000_000;
+
+/// Kept, because a clone would have to make the first one anew.
+static ROUTE_SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 pub struct Linux;
 
@@ -206,13 +210,18 @@ impl Sys for Linux {
     }
 
     fn netlink(&self, request: &[u8]) -> io::Result<()> {
-        let fd = netlink_socket(SockProtocol::NetlinkRoute, 0, SockFlag::empty())?;
-        let timeout = nix::sys::time::TimeVal::new(NETLINK_TIMEOUT_S, 0);
-        socket::setsockopt(&fd, socket::sockopt::ReceiveTimeout, &timeout)?;
+        let mut kept = lock(&ROUTE_SOCKET);
+        // Out of its place until its answer has come: a late one must not be taken for the next request's.
+        let fd = kept.take().map_or_else(route_socket, Ok)?;
         socket::send(fd.as_raw_fd(), request, MsgFlags::empty())?;
         let mut reply = vec![0; NETLINK_REPLY_BYTES];
         let read = socket::recv(fd.as_raw_fd(), &mut reply, MsgFlags::empty())?;
+        *kept = Some(fd);
         crate::net::netlink::acknowledgement(reply.get(..read).unwrap_or_default())
+    }
+
+    fn touch_own_memory(&self) -> io::Result<()> {
+        own_memory::touch()
     }
 
     fn open_uevents(&self) -> io::Result<OwnedFd> {
@@ -316,6 +325,13 @@ fn entropy_request(bytes: &[u8]) -> io::Result<Vec<u8>> {
 
 fn nanos(time: TimeSpec) -> i64 {
     time.tv_sec().saturating_mul(NANOS_PER_S).saturating_add(time.tv_nsec())
+}
+
+fn route_socket() -> io::Result<OwnedFd> {
+    let fd = netlink_socket(SockProtocol::NetlinkRoute, 0, SockFlag::empty())?;
+    let timeout = nix::sys::time::TimeVal::new(NETLINK_TIMEOUT_S, 0);
+    socket::setsockopt(&fd, socket::sockopt::ReceiveTimeout, &timeout)?;
+    Ok(fd)
 }
 
 fn netlink_socket(protocol: SockProtocol, groups: u32, flags: SockFlag) -> io::Result<OwnedFd> {

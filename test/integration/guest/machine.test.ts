@@ -84,6 +84,20 @@ describe('the guest as a machine', () => {
     expect(await limitOf('cpu.max')).to.equal(cpu);
   });
 
+  it('speaks IPv6 where the network has given it an address, and follows no router', async () => {
+    const [mac, ip] = ['02:00:00:00:00:0a', '2001:db8::b'];
+    await vm.vm.plugNic(ctx, mac);
+    const card = { name: 'eth0', mac, mtu: 1400, addresses: [{ ip, prefixLength: 64 }], routes: [] };
+    const names = { hostname: 'web-0', hosts: '', resolvConf: '', sysctls: {}, shmBytes: 0 };
+    await guest.setupPod(ctx, { ...names, interfaces: [card] });
+    // Address, index, prefix length, scope, flags, name.
+    const lines = (await run('cat proc/1/net/if_inet6')).trim().split('\n');
+    const own = lines.filter((line) => line.endsWith('eth0')).map((line) => line.slice(0, 4));
+    expect(own.sort()).to.deep.equal(['2001', 'fe80']);
+    expect(await run('cat sys/class/net/eth0/mtu')).to.equal('1400\n');
+    expect(await run('cat proc/sys/net/ipv6/conf/eth0/accept_ra')).to.equal('0\n');
+  });
+
   it('is ready for memory and processors that are plugged, and for a balloon', async () => {
     expect(await run('cat sys/devices/system/memory/auto_online_blocks')).to.equal('online\n');
     const parameters = 'sys/module/memory_hotplug/parameters';

@@ -76,6 +76,8 @@ async function expectNothingRehearsed(node: NodeFixture, container: string): Pro
   const seen = await node.exec(container, 'sh', '-c', 'ip addr; ip route; ip -6 route; hostname; cat /etc/*');
   expect(seen).to.include('eth0');
   expect(seen).not.to.match(/192\.0\.2\.|2001:db8|rehearsal/);
+  // The network of this node has no IPv6, so nobody is there to be called with it.
+  expect(await node.exec(container, 'cat', '/proc/net/if_inet6')).not.to.include('eth0');
 }
 
 /** What the agent of a pod says whose machine it is. No daemon may be connected to it. */
