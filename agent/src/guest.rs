@@ -30,7 +30,7 @@ pub struct Guest {
     pub pod_pid_namespace: PodPidNamespace,
     pub execs: Arc<Semaphore>,
     pub exec_number: AtomicU64,
-    pub shm: Arc<Shm>,
+    pub shm: Shm,
     /// One SetupPod at a time.
     pub pod_setup: tokio::sync::Mutex<()>,
     /// True when everything has ended and the VM may be powered off.
@@ -65,7 +65,7 @@ impl Guest {
             pod_pid_namespace: PodPidNamespace::default(),
             execs: Arc::new(Semaphore::new(exec::EXECS_MAX)),
             exec_number: AtomicU64::new(0),
-            shm: Arc::default(),
+            shm: Shm::default(),
             pod_setup: tokio::sync::Mutex::new(()),
             finished: watch::Sender::new(false),
             boot_milliseconds: 0,

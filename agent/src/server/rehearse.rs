@@ -25,9 +25,10 @@ pub async fn rehearse(guest: &Arc<Guest>, request: &RehearseRequest) -> Outcome<
         net::rehearse(&guest.sys, &guest.devices, &request.mac).await?;
     }
     let dir = Path::new(DIR);
-    let (sys, shm) = (guest.sys.clone(), guest.shm.clone());
+    let machine = guest.clone();
     blocking(move || {
-        pod::rehearse(sys.as_ref(), &shm)?;
+        let sys = machine.sys.as_ref();
+        pod::rehearse(sys, &machine.shm)?;
         sys.make_dir(dir, 0o700).doing("make the rehearsal's directory")
     })
     .await?;

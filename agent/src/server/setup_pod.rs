@@ -16,8 +16,8 @@ pub async fn setup_pod(guest: &Arc<Guest>, request: SetupPodRequest) -> Outcome<
     let settings = PodSettings::check(Unchecked { hostname, hosts, resolv_conf, sysctls, shm_bytes })?;
     let _one_at_a_time = guest.pod_setup.lock().await;
     let settings = Arc::new(settings);
-    let (sys, files, shm) = (guest.sys.clone(), settings.clone(), guest.shm.clone());
-    blocking(move || pod::write_files(sys.as_ref(), &files, &shm)).await?;
+    let (machine, files) = (guest.clone(), settings.clone());
+    blocking(move || pod::write_files(machine.sys.as_ref(), &files, &machine.shm)).await?;
     // Not after all modules: an interface is waited for, and its driver is the first of them.
     net::apply(&guest.sys, &guest.devices, interfaces).await?;
     // After the interfaces, because some settings belong to one of them; others belong to a module.

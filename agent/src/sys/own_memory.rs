@@ -7,6 +7,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use nix::unistd::{SysconfVar, sysconf};
+
 const MAPS: &str = "/proc/self/maps";
 const PAGE_MAP: &str = "/proc/self/pagemap";
 const ENTRY_BYTES: usize = 8;
@@ -88,8 +90,8 @@ fn populate(addresses: &Range<usize>, advice: i32) -> io::Result<()> {
 }
 
 fn page_bytes() -> usize {
-    // SAFETY: sysconf only reads.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+    let known = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    known.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(4096)
 }
 
 #[cfg(test)]

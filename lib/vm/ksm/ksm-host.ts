@@ -3,6 +3,7 @@ import { join } from 'node:path';
 
 import { z } from 'zod';
 
+import { once } from '../../base/once.js';
 import type { KsmFs } from './ksm-fs.js';
 import type { ScanRate } from './throttle.js';
 import { parsePressure, pressureOfLoad } from './throttle.js';
@@ -47,7 +48,7 @@ export class KsmHost {
   readonly #fs: KsmFs;
   readonly #savedPath: string;
   /** Looked for once: it is there from the boot on, or cannot be seen from here at all. */
-  #ksmdPid: Promise<string | undefined> | undefined;
+  readonly #ksmdPid = once(() => this.#findKsmd());
 
   constructor(fs: KsmFs, savedPath: string) {
     this.#fs = fs;
@@ -164,11 +165,7 @@ export class KsmHost {
   }
 
   async #cpuMs(): Promise<number | undefined> {
-    this.#ksmdPid ??= this.#findKsmd().catch((error: unknown) => {
-      this.#ksmdPid = undefined;
-      throw error;
-    });
-    const pid = await this.#ksmdPid;
+    const pid = await this.#ksmdPid();
     if (pid === undefined) return undefined;
     const fields = statFields(await this.#fs.read(`/proc/${pid}/stat`));
     // utime and stime are fields 14 and 15 of proc(5); these begin with the third.

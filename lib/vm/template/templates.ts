@@ -43,7 +43,7 @@ export class Templates {
   readonly #lock = new KeyedLock();
   readonly #maker: TemplateMaker;
   readonly #life = withCancel(background());
-  readonly #loadOnce = once(() => this.#readAll());
+  readonly #load = once(() => this.#readAll());
 
   constructor(options: TemplatesOptions) {
     this.#options = options;
@@ -316,10 +316,6 @@ export class Templates {
         error: messageOf(error),
       });
     }
-  }
-
-  async #load(): Promise<void> {
-    await this.#loadOnce();
   }
 
   /** What an earlier daemon built is used again, once it has been read and found as it was. */
