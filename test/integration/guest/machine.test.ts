@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import { background } from '../../../lib/base/context.js';
 import { AgentConnector } from '../../../lib/drivers/guest/connector.js';
 import type { Guest } from '../../../lib/pod/ports.js';
+import { eventually } from '../../tools/eventually.js';
 import { testMachineId } from '../../tools/machine-id.js';
 import { rejection } from '../../tools/rejection.js';
 import { guestVm, runShell, startPeeking } from './guest-vm.js';
@@ -31,6 +32,11 @@ describe('the guest as a machine', () => {
   /** Standard output of a shell script, whose working directory is the root of the guest. */
   const run = async (script: string): Promise<string> =>
     runShell(vm, guest, containerId, `cd /proc/1/root && ${script}`);
+  /** The first groups of its addresses; the kernel's lines are address, index, prefix length, scope, flags, name. */
+  const ipv6Of = async (card: string): Promise<string[]> => {
+    const lines = (await run('cat proc/1/net/if_inet6')).split('\n');
+    return lines.filter((line) => line.endsWith(card)).map((line) => line.slice(0, 4));
+  };
   const limitOf = async (file: string): Promise<string> =>
     (await run(`cat sys/fs/cgroup/herkos/${containerId}/${file}`)).trim();
   const update = (resources: unknown): Promise<void> =>
@@ -90,10 +96,9 @@ describe('the guest as a machine', () => {
     const card = { name: 'eth0', mac, mtu: 1400, addresses: [{ ip, prefixLength: 64 }], routes: [] };
     const names = { hostname: 'web-0', hosts: '', resolvConf: '', sysctls: {}, shmBytes: 0 };
     await guest.setupPod(ctx, { ...names, interfaces: [card] });
-    // Address, index, prefix length, scope, flags, name.
-    const lines = (await run('cat proc/1/net/if_inet6')).trim().split('\n');
-    const own = lines.filter((line) => line.endsWith('eth0')).map((line) => line.slice(0, 4));
-    expect(own.sort()).to.deep.equal(['2001', 'fe80']);
+    // The kernel gives the link-local one by itself, once it has noticed that the link works.
+    await eventually(async () => (await ipv6Of('eth0')).length === 2);
+    expect(await ipv6Of('eth0')).to.have.members(['2001', 'fe80']);
     expect(await run('cat sys/class/net/eth0/mtu')).to.equal('1400\n');
     expect(await run('cat proc/sys/net/ipv6/conf/eth0/accept_ra')).to.equal('0\n');
   });
