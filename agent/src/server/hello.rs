@@ -24,15 +24,11 @@ pub fn hello(guest: &Guest, request: &HelloRequest) -> Outcome<HelloResponse> {
     if request.entropy.len() > ENTROPY_BYTES_MAX {
         return Err(Fault::invalid(format!("more than {ENTROPY_BYTES_MAX} bytes of entropy")));
     }
-    if request.host_time_unix_nano <= 0 {
-        return Err(Fault::invalid("the host's time is before 1970"));
-    }
     let machine_id = guest.identity.check(&request.machine_id)?;
     if machine_id.is_some() && request.entropy.len() < ENTROPY_BYTES_MIN {
         return Err(Fault::invalid(format!("a machine needs {ENTROPY_BYTES_MIN} bytes of entropy")));
     }
     let sys = guest.sys.as_ref();
-    sys.set_clock(request.host_time_unix_nano).doing("set the clock")?;
     if !request.entropy.is_empty() {
         sys.add_entropy(&request.entropy).doing("credit entropy")?;
     }
@@ -72,22 +68,17 @@ mod tests {
     }
 
     fn good() -> HelloRequest {
-        HelloRequest {
-            protocol_version: 1,
-            host_time_unix_nano: 5,
-            entropy: vec![1; 512],
-            machine_id: vec![],
-        }
+        HelloRequest { protocol_version: 1, entropy: vec![1; 512], machine_id: vec![] }
     }
 
     #[test]
-    fn sets_the_clock_and_answers() {
+    fn credits_the_entropy_and_answers() {
         let fake = Arc::new(Fake::default());
         fake.file(VERSIONS, "kernel=6.1\ncrun = 1.8.1\n");
         let answer = ask(&fake, good()).unwrap();
         assert_eq!(answer.oci_runtime_version, "1.8.1");
         assert_eq!(answer.memory_bytes, 128 << 20);
-        assert_eq!(fake.calls(), ["set_clock 5", "add_entropy 512"]);
+        assert_eq!(fake.calls(), ["add_entropy 512"]);
     }
 
     #[test]
@@ -99,12 +90,12 @@ mod tests {
         hello(&guest, &named).unwrap();
         hello(&guest, &named).unwrap();
         hello(&guest, &good()).unwrap();
-        let again = ["set_clock 5", "add_entropy 512"];
+        let again = ["add_entropy 512"];
         let written = "replace /run/herkos/machine-id 444";
         assert_eq!(fake.calls(), [&again[..], &again, &[written], &again, &again].concat());
         let other = HelloRequest { machine_id: vec![0x2b; 16], ..good() };
         assert_eq!(hello(&guest, &other).unwrap_err().kind, Kind::Invalid);
-        assert_eq!(fake.calls().len(), 9, "a stranger changes nothing");
+        assert_eq!(fake.calls().len(), 5, "a stranger changes nothing");
         assert_eq!(fake.content("/run/herkos/machine-id"), Some(format!("{}\n", "2a".repeat(16))));
     }
 
@@ -114,7 +105,6 @@ mod tests {
         let bad = [
             HelloRequest { protocol_version: 2, ..good() },
             HelloRequest { entropy: vec![0; 513], ..good() },
-            HelloRequest { host_time_unix_nano: -1, ..good() },
             HelloRequest { machine_id: vec![1; 15], ..good() },
             HelloRequest { machine_id: vec![1; 17], ..good() },
             HelloRequest { machine_id: vec![1; 16], entropy: vec![1; 31], ..good() },

@@ -1,14 +1,11 @@
 /** Connections to the agents of guests, over the unix socket that is the host's end of an agent's port. */
 import { randomBytes } from 'node:crypto';
 
-import Long from 'long';
-
 import { agent } from '#gen/agent/v1/services.js';
 import { herkos } from '#gen/agent/v1/api.js';
 import type { Context } from '../../base/context.js';
 import { sleep, throwIfDone } from '../../base/context.js';
 import { HerkosError, classOf, messageOf } from '../../base/errors.js';
-import { nowUnixNano } from '../../model/time.js';
 import type { GuestConnector, GuestInfo } from '../../pod/ports.js';
 import { checkedCount, checkedNumber, cleanText } from './check.js';
 import { GuestConnection } from './connection.js';
@@ -56,7 +53,6 @@ export class AgentConnector implements GuestConnector {
     try {
       const request = {
         protocolVersion,
-        hostTimeUnixNano: Long.fromString(nowUnixNano()),
         entropy: randomBytes(entropyBytes),
         machineId: Buffer.from(machineId, 'hex'),
       };

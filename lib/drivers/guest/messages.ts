@@ -6,6 +6,7 @@ import { HerkosError } from '../../base/errors.js';
 import { isId } from '../../base/ids.js';
 import type { GuestInterface } from '../../model/network.js';
 import type { DeviceLocator } from '../../model/vm.js';
+import { nowUnixNano } from '../../model/time.js';
 import type { GuestContainer, GuestPodSetup } from '../../pod/ports.js';
 import { messageBytesMax } from './limits.js';
 
@@ -26,6 +27,8 @@ export function podSetup(setup: GuestPodSetup): Message<'SetupPodRequest'> {
     interfaces: setup.interfaces.map(guestInterface),
     sysctls: { ...setup.sysctls },
     shmBytes: Long.fromNumber(setup.shmBytes, true),
+    // Not of the caller: between its making and its sending nothing may wait.
+    hostTimeUnixNano: Long.fromString(nowUnixNano()),
   };
 }
 

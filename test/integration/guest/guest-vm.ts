@@ -21,7 +21,7 @@ import { testMachineId } from '../../tools/machine-id.js';
 
 const ctx = background();
 const diskBytes = 16 * 1024 * 1024;
-const applets = ['cat', 'dd', 'echo', 'head', 'ls', 'mount', 'printf', 'sh', 'sleep', 'sync', 'wc'];
+const applets = ['adjtimex', 'cat', 'dd', 'echo', 'head', 'ls', 'mount', 'printf', 'sh', 'sleep', 'sync', 'wc'];
 
 export interface GuestVm extends GuestAgentHarness {
   /** A container that sees the processes of the whole guest, and with them what its agent has mounted. */

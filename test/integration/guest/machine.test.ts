@@ -13,6 +13,7 @@ import type { GuestVm } from './guest-vm.js';
 const ctx = background();
 const otherMachineId = '6'.repeat(32);
 const mib = 1024 * 1024;
+const names = { hostname: 'web-0', hosts: '', resolvConf: '', sysctls: {}, shmBytes: 0 };
 
 describe('the guest as a machine', () => {
   let vm: GuestVm;
@@ -90,11 +91,19 @@ describe('the guest as a machine', () => {
     expect(await limitOf('cpu.max')).to.equal(cpu);
   });
 
+  it("has the host's time once its pod is set up, however long it took to boot", async () => {
+    const before = Date.now();
+    await guest.setupPod(ctx, { ...names, interfaces: [] });
+    // The clock in seconds and microseconds: busybox's date knows seconds only.
+    const [s, us] =
+      (await run('adjtimex')).match(/tv_[us]+ec: +[0-9]+/g)?.map((line) => line.split(': ')[1]) ?? [];
+    expect(Number(s) * 1000 + Number(us) / 1000).to.be.within(before, Date.now());
+  });
+
   it('speaks IPv6 where the network has given it an address, and follows no router', async () => {
     const [mac, ip] = ['02:00:00:00:00:0a', '2001:db8::b'];
     await vm.vm.plugNic(ctx, mac);
     const card = { name: 'eth0', mac, mtu: 1400, addresses: [{ ip, prefixLength: 64 }], routes: [] };
-    const names = { hostname: 'web-0', hosts: '', resolvConf: '', sysctls: {}, shmBytes: 0 };
     await guest.setupPod(ctx, { ...names, interfaces: [card] });
     // The kernel gives the link-local one by itself, once it has noticed that the link works.
     await eventually(async () => (await ipv6Of('eth0')).length === 2);
