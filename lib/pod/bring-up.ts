@@ -1,5 +1,5 @@
 /**
- * From a VM whose process runs to a pod that can be used: its guest answers, has its network card and its
+ * From a VM that stands still to a pod that can be used: its guest answers, has its network card and its
  * names, and is as big as the pod needs. A clone that does not come up is replaced by a VM that boots; what
  * the network gave stays.
  */
@@ -198,12 +198,24 @@ async function connect(room: PodRoom, ctx: Context, entry: SandboxEntry, live: L
     ctx,
     what,
     deadline,
-    (step) =>
-      room.parts.guests.connect(step, agentSocketPath, machineIdOf(entry.record)).then((connected) => {
-        // At once, so that whatever fails from here on finds it to close.
-        live.setGuest(connected);
-        return connected;
-      }),
+    async (step) => {
+      // A guest that is called before it runs answers sooner: it need not wait for the call.
+      const [guest] = await together(
+        step,
+        async (inner) => {
+          const connected = await room.parts.guests.connect(
+            inner,
+            agentSocketPath,
+            machineIdOf(entry.record),
+          );
+          // At once, so that whatever fails from here on finds it to close.
+          live.setGuest(connected);
+          return connected;
+        },
+        (inner) => live.vm.resume(inner),
+      );
+      return guest;
+    },
     (late) => void late.close(),
   );
 }

@@ -96,6 +96,8 @@ export interface VmControls {
   readonly agentSocketPath: string;
   /** Settles at once when the process ends, however it ends; never rejects (R4). */
   readonly exited: Promise<VmExit>;
+  /** The guest begins to run, or goes on; nothing changes when it runs already. Its agent may be connected to before. */
+  resume(ctx: Context): Promise<void>;
   /**
    * Plugs a NIC for the address `mac` on the tap; resolves with the address that the guest finds it by.
    * Another one than `mac` when the VM had a card waiting: then the guest has to give it `mac`.

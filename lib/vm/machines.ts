@@ -123,7 +123,7 @@ export class Machines {
     return !others && this.#parts.settings.mergeableDomains?.includes(domain) === true;
   }
 
-  /** Makes a VM that runs; a failure leaves nothing behind. */
+  /** Makes a VM, which stands still; a failure leaves nothing behind. */
   async make(
     ctx: Context,
     request: MachineRequest,
@@ -152,7 +152,7 @@ export class Machines {
     }
   }
 
-  /** Starts the VM's process again, in the same place, from nothing: what it was before is lost. */
+  /** Starts the VM's process again, in the same place, from nothing: what it was before is lost. It stands still. */
   async remake(ctx: Context, id: string): Promise<ManagedVm> {
     const { driver, cgroups } = this.#parts;
     const before = this.#require(id);
@@ -287,14 +287,16 @@ export class Machines {
     cgroup: { readonly procsFiles: readonly string[] },
     memory: VmMemory,
   ): Promise<ManagedVm> {
-    const running = await this.#parts.driver.start(ctx, { record: named, cgroup, memory });
-    const record = { ...named, pid: running.pid, processStartTicks: running.processStartTicks };
-    try {
-      await this.put(record);
-    } catch (error) {
-      await running.kill(background());
-      throw error;
-    }
+    let record = named;
+    const running = await this.#parts.driver.start(ctx, {
+      record,
+      cgroup,
+      memory,
+      onProcess: async ({ pid, processStartTicks }) => {
+        record = { ...named, pid, processStartTicks };
+        await this.put(record);
+      },
+    });
     return this.#manage(record, running);
   }
 

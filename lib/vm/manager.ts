@@ -194,7 +194,6 @@ export class VmManager implements VmProvider {
     if (vm === undefined) return undefined;
     try {
       await this.#machines.assign(ctx, vm, request.sandboxId, request.cgroupParent);
-      await vm.resume(ctx);
       request.onPlace?.({ netnsPath: vm.netnsPath, tap: vm.tap });
       return vm;
     } catch (error) {

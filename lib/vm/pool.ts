@@ -281,6 +281,7 @@ export class Pool {
   }
 
   async #makeReady(ctx: Context, vm: ManagedVm): Promise<void> {
+    await vm.resume(ctx);
     await this.#options.rehearsal.rehearse(ctx, vm.agentSocketPath, vm.spareNic);
     await vm.pause(ctx);
   }

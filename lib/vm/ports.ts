@@ -17,8 +17,9 @@ export interface VmDriver {
   /** Which accelerator VMs will use, and why; proven by booting, remembered per host boot and kernel. */
   probe(ctx: Context): Promise<AcceleratorVerdict>;
   /**
-   * Starts the process in its jail: own uid, netns, cgroup, seccomp. Resolves when the guest runs: it
-   * may still boot, a clone goes on where its template stopped. On failure nothing is left behind.
+   * Starts the process in its jail: own uid, netns, cgroup, seccomp. Resolves when the guest is there, and
+   * stands still: with `resume` it boots, a clone goes on where its template stopped. On failure nothing is
+   * left behind.
    */
   start(ctx: Context, spec: VmSpec): Promise<RunningVm>;
   /**
@@ -45,6 +46,8 @@ export interface VmSpec {
   /** Directories under each cgroup controller that the process is put in. */
   readonly cgroup: ProcessCgroup;
   readonly memory: VmMemory;
+  /** The process runs. What this does is waited for before `start` ends, however it ends; its failure is that of `start`. */
+  readonly onProcess?: (process: Pick<RunningVm, 'pid' | 'processStartTicks'>) => Promise<void>;
 }
 
 /** What is in the guest's memory when it starts, and who else has it. */
@@ -112,7 +115,6 @@ export interface RunningVm extends VmControls {
   readonly spareNic: string | undefined;
   /** Stops the guest's processors; the guest does not notice. */
   pause(ctx: Context): Promise<void>;
-  resume(ctx: Context): Promise<void>;
   /** Ends the guest for good and completes the image that its memory belongs to. The process stays, to be killed. */
   saveTemplate(ctx: Context, image: TemplateImage): Promise<void>;
   /** Lets go of the process without touching it: the daemon shuts down, the VM goes on. */

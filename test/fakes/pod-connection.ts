@@ -9,7 +9,7 @@ import type { Carry } from './pod-fake-ports.js';
 import type { FakeVm, FakeWorld } from './pod-world.js';
 
 /** A connection to the VM's guest, as the agent's socket gives it. */
-export function connectGuest(call: Carry, world: FakeWorld, ctx: Context, vm: FakeVm): Promise<Guest> {
+export async function connectGuest(call: Carry, world: FakeWorld, ctx: Context, vm: FakeVm): Promise<Guest> {
   if (!vm.isAlive) throw new HerkosError('Unavailable', 'the virtual machine is gone');
   if (vm.guest.frozen)
     return abortable(
@@ -22,6 +22,10 @@ export function connectGuest(call: Carry, world: FakeWorld, ctx: Context, vm: Fa
         vm.connections.add(drop);
       }),
     );
+  const died = vm.exited.then(() => {
+    throw new HerkosError('Unavailable', 'the virtual machine is gone');
+  });
+  await abortable(ctx, Promise.race([vm.resumed, died]));
   const connection = new AbortController();
   const lost = new Promise<void>((resolve) => {
     connection.signal.addEventListener('abort', () => {
@@ -33,7 +37,7 @@ export function connectGuest(call: Carry, world: FakeWorld, ctx: Context, vm: Fa
     connection.abort(new HerkosError('Unavailable', 'the connection to the guest is lost'));
   };
   vm.connections.add(drop);
-  return Promise.resolve(guestOf(call, world, vm, connection.signal, lost, drop));
+  return guestOf(call, world, vm, connection.signal, lost, drop);
 }
 
 /** Does its effect as the call of this name, unless the guest hangs or a failure is due. */

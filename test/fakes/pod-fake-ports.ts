@@ -97,6 +97,8 @@ export class FakePorts {
       adopt: (ctx, id) =>
         this.#call('adopt', ctx, () => {
           const vm = vms.get(id);
+          // As real ones do, for a daemon that died in between.
+          vm?.resume();
           return vm?.isAlive === true ? this.#podVm(vm) : undefined;
         }),
       destroyGone: (ctx, id) =>
@@ -156,6 +158,10 @@ export class FakePorts {
       tap: 'tap0',
       agentSocketPath: vm.id,
       exited: vm.exited,
+      resume: (ctx) =>
+        use('resume', ctx, () => {
+          vm.resume();
+        }),
       plugNic: (ctx, mac) =>
         use('plugNic', ctx, () => {
           vm.nics.push(mac);

@@ -72,6 +72,9 @@ export class FakeVm {
   usesMib = 0;
   isAlive = true;
   readonly connections = new Set<() => void>();
+  /** Its guest runs; before that it answers nobody. */
+  readonly resumed: Promise<void>;
+  resume: () => void = () => undefined;
   #resolveExited: (exit: VmExit) => void = () => undefined;
 
   constructor(
@@ -80,6 +83,9 @@ export class FakeVm {
   ) {
     this.exited = new Promise((resolve) => {
       this.#resolveExited = resolve;
+    });
+    this.resumed = new Promise((resolve) => {
+      this.resume = resolve;
     });
   }
 

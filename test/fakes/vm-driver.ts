@@ -115,7 +115,7 @@ export class FakeVmDriver implements VmDriver {
     return Promise.resolve(`${this.machine} ${JSON.stringify({ shape, accelerator, mergeable })}`);
   }
 
-  async start(ctx: Context, { record, cgroup, memory }: VmSpec): Promise<RunningVm> {
+  async start(ctx: Context, { record, cgroup, memory, onProcess }: VmSpec): Promise<RunningVm> {
     throwIfDone(ctx);
     await Promise.resolve();
     if (memory.kind === 'clone' && (await readFile(memory.image.statePath, 'utf8')) !== fakeState)
@@ -124,10 +124,18 @@ export class FakeVmDriver implements VmDriver {
       throw new HerkosError('AlreadyExists', `VM ${record.id} has a process already`);
     if (this.failStart !== undefined) throw this.failStart;
     const process = new FakeProcess(this.host.nextPid++, record, cgroup.procsFiles);
+    process.paused = true;
     this.host.processes.set(record.id, process);
     const vm = new FakeRunningVm(process, this.#limits);
     // As real ones do.
     if (memory.kind !== 'own') vm.addSpareNic();
+    try {
+      await onProcess?.(vm);
+    } catch (error) {
+      process.end('SIGKILL');
+      this.host.processes.delete(record.id);
+      throw error;
+    }
     return vm;
   }
 

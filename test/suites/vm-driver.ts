@@ -27,7 +27,9 @@ export function vmDriverSuite(name: string, makeHarness: () => Promise<VmDriverH
 
     const start = async (given?: VmSpec): Promise<{ spec: VmSpec; vm: RunningVm }> => {
       const spec = given ?? (await harness.newSpec());
-      return { spec, vm: await driver.start(ctx, spec) };
+      const vm = await driver.start(ctx, spec);
+      await vm.resume(ctx);
+      return { spec, vm };
     };
 
     lifeTests(() => ({ harness, driver, start }));

@@ -20,7 +20,7 @@ import type { DeviceEntry } from './device-book.js';
 import { firstCard, firstCardCommands } from './first-card.js';
 import { Hotplug } from './hotplug.js';
 import { JailDevices, jailMemoryPath } from './jail.js';
-import type { JailMemory } from './jail.js';
+import type { JailMemory, JailSpec } from './jail.js';
 import { machineKey } from './machine-key.js';
 import { rootBytes } from './guest-files.js';
 import { KvmProver } from './kvm-proof.js';
@@ -89,10 +89,10 @@ export class QemuDriver implements VmDriver {
     return machineKey(this.#settings, { shape, accelerator, mergeable });
   }
 
-  async start(ctx: Context, { record, cgroup, memory }: VmSpec): Promise<RunningVm> {
+  async start(ctx: Context, { record, cgroup, memory, onProcess }: VmSpec): Promise<RunningVm> {
     this.#checkUid(record.uid);
     await this.#jailReady(ctx);
-    const { guest, sharedGid } = this.#settings;
+    const { guest } = this.#settings;
     const guestRootBytes = await rootBytes(guest);
     return withRollback(async (undo) => {
       const paths = await this.#runDir.create(record.id, record.uid);
@@ -108,25 +108,17 @@ export class QemuDriver implements VmDriver {
         plugged: firstCardCommands(memory, record.tap),
         mergeable: record.mergeable === true,
       });
+      let noted: Promise<void> | undefined;
       const { process, session } = await launch(ctx, {
         launcher: this.#launcher,
         hostHelper: this.#settings.hostHelper,
         paths,
-        jail: {
-          uid: record.uid,
-          groups: memory.kind === 'own' ? [sharedGid] : [sharedGid, memory.image.gid],
-          netnsPath: join(this.#settings.netnsDirectory, record.netns),
-          procsFiles: cgroup.procsFiles,
-          deviceDirectory: this.#devices.directory,
-          memory: jailMemory(memory),
-          // An emulated clone touches little of its own memory: one huge page is 2 MiB of it.
-          hugePages: memory.kind === 'own' || record.accelerator === 'kvm',
-          // What a clone's guest has freed must go back, and not out of the template that it shares.
-          feignHoles: memory.kind === 'clone',
-          program: this.#settings.binary,
-          args,
-        },
+        jail: { ...this.#jail(record, memory), procsFiles: cgroup.procsFiles, args },
         onStarted: (started) => {
+          const note = onProcess?.({ pid: started.pid, processStartTicks: started.startTicks });
+          noted = note;
+          const settled = Promise.allSettled([note]);
+          undo.push('wait until it is noted', () => settled.then(() => undefined));
           undo.push('kill QEMU', () => this.#killBounded(started));
         },
       });
@@ -137,7 +129,7 @@ export class QemuDriver implements VmDriver {
       if (memory.kind === 'clone')
         await loadState(ctx, session, memory.image.statePath, paths.incomingSocket);
       await this.#runDir.seal(record.id);
-      await session.execute(ctx, 'cont');
+      await noted;
       return this.#assemble(record, paths, process, session, firstDevices(memory.kind !== 'own'));
     });
   }
@@ -187,6 +179,22 @@ export class QemuDriver implements VmDriver {
   /** Takes down what all VMs share; for tests and for uninstalling. Running VMs are not touched. */
   async removeShared(ctx: Context): Promise<void> {
     await this.#devices.removeGone(ctx);
+  }
+
+  #jail(record: VmRecord, memory: VmMemory): Omit<JailSpec, 'procsFiles' | 'args'> {
+    const { sharedGid, netnsDirectory, binary } = this.#settings;
+    return {
+      uid: record.uid,
+      groups: memory.kind === 'own' ? [sharedGid] : [sharedGid, memory.image.gid],
+      netnsPath: join(netnsDirectory, record.netns),
+      deviceDirectory: this.#devices.directory,
+      memory: jailMemory(memory),
+      // An emulated clone touches little of its own memory: one huge page is 2 MiB of it.
+      hugePages: memory.kind === 'own' || record.accelerator === 'kvm',
+      // What a clone's guest has freed must go back, and not out of the template that it shares.
+      feignHoles: memory.kind === 'clone',
+      program: binary,
+    };
   }
 
   #assemble(

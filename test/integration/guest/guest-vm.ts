@@ -21,7 +21,20 @@ import { testMachineId } from '../../tools/machine-id.js';
 
 const ctx = background();
 const diskBytes = 16 * 1024 * 1024;
-const applets = ['adjtimex', 'cat', 'dd', 'echo', 'head', 'ls', 'mount', 'printf', 'sh', 'sleep', 'sync', 'wc'];
+const applets = [
+  'adjtimex',
+  'cat',
+  'dd',
+  'echo',
+  'head',
+  'ls',
+  'mount',
+  'printf',
+  'sh',
+  'sleep',
+  'sync',
+  'wc',
+];
 
 export interface GuestVm extends GuestAgentHarness {
   /** A container that sees the processes of the whole guest, and with them what its agent has mounted. */
@@ -35,7 +48,7 @@ export interface GuestVm extends GuestAgentHarness {
 export async function guestVm(overrides: Partial<QemuSettings> = {}): Promise<GuestVm> {
   const harness = await qemuHarness({ portCount: 40, ...overrides });
   try {
-    const vm = await harness.driver.start(ctx, await harness.newSpec());
+    const vm = await harness.running();
     const content = await layerFile();
     const layer = await harness.newLayer(content.length);
     await writeFile(layer.path, content);

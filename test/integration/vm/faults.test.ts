@@ -33,7 +33,7 @@ describe('faults around a QEMU', () => {
     this.timeout(crashTimeoutMs);
     harness = await qemuHarness({ unplugTimeoutMs: 20_000 });
     const spec = await harness.newSpec();
-    const vm = await harness.driver.start(ctx, spec);
+    const vm = await harness.running(spec);
     await harness.guestUp(vm);
     await vm.release();
     const record = { ...spec.record, pid: vm.pid, processStartTicks: vm.processStartTicks };
@@ -71,7 +71,7 @@ describe('faults around a QEMU', () => {
 
   it('lets callers go when QEMU hangs, and can still kill it', async () => {
     harness = await qemuHarness();
-    const vm = await harness.driver.start(ctx, await harness.newSpec());
+    const vm = await harness.running();
     const owner = newId();
     await vm.plugDisk(ctx, owner, await harness.newDisk());
     process.kill(vm.pid, 'SIGSTOP');
@@ -91,7 +91,7 @@ describe('faults around a QEMU', () => {
   it('is not held up by a guest that never lets a device go', async () => {
     harness = await qemuHarness({ unplugTimeoutMs: 100 });
     // It has only just started to boot.
-    const vm = await harness.driver.start(ctx, await harness.newSpec());
+    const vm = await harness.running();
     const owner = newId();
     const disk = await harness.newDisk();
     const first = await vm.plugDisk(ctx, owner, disk);
@@ -105,7 +105,7 @@ describe('faults around a QEMU', () => {
     await harness.cleanUp();
     // Without a root image the agent cannot go on.
     harness = await qemuHarness({ guest: { ...guest, root: undefined } });
-    const vm = await harness.driver.start(ctx, await harness.newSpec());
+    const vm = await harness.running();
     expect((await vm.exited).lastWords).to.match(/the guest (reset itself|shut down)/);
   });
 
@@ -114,7 +114,7 @@ describe('faults around a QEMU', () => {
     const { guest } = harness.settings;
     await harness.cleanUp();
     harness = await qemuHarness({ console: true, guest: { ...guest, root: undefined } });
-    const vm = await harness.driver.start(ctx, await harness.newSpec());
+    const vm = await harness.running();
     expect((await vm.exited).lastWords).to.match(/herkos|reboot: Power/);
   });
 
@@ -122,7 +122,7 @@ describe('faults around a QEMU', () => {
     harness = await qemuHarness();
     const mac = '02:00:00:00:00:07';
     const spec = await harness.newTemplateSpec();
-    const vm = await harness.driver.start(ctx, spec);
+    const vm = await harness.running(spec);
     await harness.guestUp(vm);
     await vm.plugNic(ctx, mac);
     await vm.unplugGone(ctx, 'pod');
@@ -131,7 +131,7 @@ describe('faults around a QEMU', () => {
     // A clone that a daemon of an earlier release has started.
     const old = await harness.newSpec();
     const record = { ...old.record, template: { id: newId(), gid: harness.settings.sharedGid } };
-    await (await harness.driver.start(ctx, { ...old, record })).release();
+    await (await harness.running({ ...old, record })).release();
     const heir = await harness.restartedDriver().adopt(ctx, record);
     expect(heir?.spareNic).to.equal(undefined);
     expect(await heir?.plugNic(ctx, mac)).to.equal(mac);
@@ -140,7 +140,7 @@ describe('faults around a QEMU', () => {
   it('sees the end of a VM that it took over, though it is no child', async () => {
     harness = await qemuHarness();
     const spec = await harness.newSpec();
-    const vm = await harness.driver.start(ctx, spec);
+    const vm = await harness.running(spec);
     await vm.release();
     const heir = await harness.restartedDriver().adopt(ctx, spec.record);
     if (heir === undefined) throw new Error('the VM is gone');

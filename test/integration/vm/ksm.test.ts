@@ -74,7 +74,7 @@ describe('equal pages of real VMs', () => {
   async function start(mergeable: boolean): Promise<VmRecord> {
     const spec = await harness.newSpec();
     const record = { ...spec.record, domain: mergeable ? 'a' : 'b', mergeable };
-    const vm = await harness.driver.start(ctx, { ...spec, record });
+    const vm = await harness.running({ ...spec, record });
     await harness.guestUp(vm);
     return { ...record, pid: vm.pid, processStartTicks: vm.processStartTicks };
   }

@@ -28,6 +28,8 @@ const guestDirectory = fileURLToPath(new URL('../../../../guest/out', import.met
 export interface QemuHarness extends VmDriverHarness {
   readonly settings: QemuSettings;
   readonly directory: string;
+  /** A VM whose guest runs. */
+  running(spec?: VmSpec): Promise<RunningVm>;
   newSpec(): Promise<VmSpec & { readonly cgroup: { readonly procsFiles: string[] } }>;
 }
 
@@ -66,6 +68,7 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
     vcpusLeave: false,
     newSocketPath: () => `/tmp/hkp-${randomBytes(8).toString('hex')}`,
     newSpec,
+    running: async (spec) => running(driver, spec ?? (await newSpec())),
     newTemplateSpec: async () => {
       const { record, cgroup } = await newSpec();
       const gid = settings.sharedGid;
@@ -100,6 +103,12 @@ export async function qemuHarness(overrides: Partial<QemuSettings> = {}): Promis
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+async function running(driver: QemuDriver, spec: VmSpec): Promise<RunningVm> {
+  const vm = await driver.start(ctx, spec);
+  await vm.resume(ctx);
+  return vm;
 }
 
 async function settingsIn(directory: string, overrides: Partial<QemuSettings>): Promise<QemuSettings> {

@@ -41,7 +41,7 @@ for (const layerDevice of ['virtio-pmem', 'nvdimm'] as const)
       harness = await qemuHarness({ layerDevice });
       const spec = await harness.newSpec();
       uid = spec.record.uid;
-      vm = await harness.driver.start(ctx, spec);
+      vm = await harness.running(spec);
     });
 
     after(async () => {
@@ -173,7 +173,7 @@ describe('what keeps QEMU from starting', () => {
 
   it('does not grow its log without end', async () => {
     harness = await qemuHarness();
-    const vm = await harness.driver.start(ctx, await harness.newSpec());
+    const vm = await harness.running();
     const log = vm.agentSocketPath.replace(/agent$/, 'log');
     for (let round = 0; round < 4; round += 1) await writeFile(log, 'x'.repeat(1024 * 1024), { flag: 'a' });
     await vm.plugNic(ctx, '02:00:00:00:00:01');

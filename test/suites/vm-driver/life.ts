@@ -1,7 +1,11 @@
+import { setTimeout as wait } from 'node:timers/promises';
+
 import { expect } from 'chai';
 
 import { background } from '../../../lib/base/context.js';
+import { HerkosError } from '../../../lib/base/errors.js';
 import { newId } from '../../../lib/base/ids.js';
+import type { VmSpec } from '../../../lib/vm/ports.js';
 import { rejection } from '../../tools/rejection.js';
 import { recordOf } from './setting.js';
 import type { Setting } from './setting.js';
@@ -33,6 +37,23 @@ export function lifeTests(setting: () => Setting): void {
     const { spec, vm } = await start();
     expect(await rejection(driver.start(ctx, spec))).to.have.property('class', 'AlreadyExists');
     await vm.plugNic(ctx, mac);
+  });
+
+  it('tells of its process, and keeps none that could not be noted', async () => {
+    const { driver, harness, start } = setting();
+    const told: unknown[] = [];
+    const onProcess: VmSpec['onProcess'] = async ({ pid, processStartTicks }) => {
+      await wait(50);
+      told.push({ pid, processStartTicks });
+    };
+    const { vm } = await start({ ...(await harness.newSpec()), onProcess });
+    expect(told).to.deep.equal([{ pid: vm.pid, processStartTicks: vm.processStartTicks }]);
+    await vm.kill(ctx);
+    const spec = await harness.newSpec();
+    const full = new HerkosError('ResourceExhausted', 'the disk is full');
+    const refused = driver.start(ctx, { ...spec, onProcess: () => Promise.reject(full) });
+    expect(await rejection(refused)).to.equal(full);
+    expect(await driver.list(ctx)).not.to.include(spec.record.id);
   });
 
   it('sees the end of a process that somebody kills', async () => {

@@ -23,6 +23,7 @@ describe('the limits of a VM’s process', () => {
     const driver = new FakeVmDriver();
     const record = recordOf(newId());
     const running = await driver.start(ctx, { record, cgroup: { procsFiles: [] }, memory: { kind: 'own' } });
+    await running.resume(ctx);
     const managed = (of: typeof running): ManagedVm =>
       new ManagedVm(record, of, (_ctx, size) => {
         limits.push(size);

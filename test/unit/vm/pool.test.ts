@@ -49,7 +49,8 @@ describe('the pool', () => {
     const vm = await vms.acquire(ctx, wanted);
     expect(vm.record).to.include({ source: 'pool', sandboxId: wanted.sandboxId });
     expect(vm.record.id).not.to.equal(wanted.sandboxId);
-    expect(node.host.living(vm.record.id)?.paused).to.equal(false);
+    // Its pod lets it go on, once it calls it.
+    expect(node.host.living(vm.record.id)?.paused).to.equal(true);
     expect(node.cgroups).to.include(`/kubepods/pod1/${vm.record.id}`);
     expect(node.cgroups).not.to.include(`/${vm.record.id}`);
     await filled();
