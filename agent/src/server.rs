@@ -1,5 +1,6 @@
 //! The gRPC service: one RPC a file. Each checks its request, calls a room and shapes the answer.
 
+mod adjust_clock;
 mod create_container;
 mod exec;
 mod hello;
@@ -115,6 +116,13 @@ impl Agent for Service {
     ) -> Result<Response<api::SetupPodResponse>, Status> {
         setup_pod::setup_pod(&self.guest, request.into_inner()).await?;
         Ok(Response::new(api::SetupPodResponse {}))
+    }
+
+    async fn adjust_clock(
+        &self,
+        request: Request<api::AdjustClockRequest>,
+    ) -> Result<Response<api::AdjustClockResponse>, Status> {
+        Ok(Response::new(adjust_clock::adjust_clock(self.guest.sys.as_ref(), request.into_inner())?))
     }
 
     async fn create_container(

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod clock;
 #[cfg(test)]
 pub mod fake;
 pub mod linux;
@@ -79,6 +80,8 @@ pub trait Sys: Send + Sync + 'static {
     fn set_nice(&self, nice: i32) -> io::Result<()>;
     fn set_hostname(&self, name: &str) -> io::Result<()>;
     fn set_clock(&self, unix_nano: i64) -> io::Result<()>;
+    /// Moves the clock by so much over time, half a millisecond a second, in place of what was left of the last move.
+    fn slew_clock(&self, nanos: i64) -> io::Result<()>;
     fn unix_nano(&self) -> i64;
     fn add_entropy(&self, bytes: &[u8]) -> io::Result<()>;
     fn boot_milliseconds(&self) -> u64;

@@ -192,6 +192,8 @@ export interface Guest {
   /** Brings plugged processors online; resolves when there are `count`. */
   onlineCpus(ctx: Context, count: number): Promise<void>;
   memory(ctx: Context): Promise<GuestMemory>;
+  /** Moves the guest's clock, half a second or more at once, less over time; resolves with what it is then. */
+  adjustClock(ctx: Context, byNanos: bigint): Promise<UnixNano>;
   shutdown(ctx: Context): Promise<void>;
   /** Ends the connection; the guest goes on. Idempotent. */
   close(): Promise<void>;

@@ -50,6 +50,8 @@ export interface PodDeadlines {
   readonly destroyMs: number;
   /** Looking for what no record explains, at start. */
   readonly sweepMs: number;
+  /** Between two comparisons of a guest's clock with the host's. */
+  readonly clockMs: number;
   /** A guest whose agent cannot be reached for so long is given up. */
   readonly agentLostMs: number;
   /** First and longest wait between two tries of work in the background. */
@@ -75,6 +77,7 @@ export const defaultDeadlines: PodDeadlines = {
   shutdownMs: 3_000,
   destroyMs: 20_000,
   sweepMs: 60_000,
+  clockMs: 60_000,
   agentLostMs: 60_000,
   retryFirstMs: 250,
   retryMaxMs: 30_000,

@@ -1,5 +1,5 @@
 /**
- * Watches a ready pod: the VM's process, the link to its agent, and through that the ends of containers.
+ * Watches a ready pod: the VM's process, the link to its agent, and through that the ends of containers and the clock.
  * A lost link is made again; whatever happened meanwhile is asked for. A guest that stays away is given up.
  */
 import type { Context } from '../base/context.js';
@@ -7,6 +7,7 @@ import { sleep, withCancel, withTimeout } from '../base/context.js';
 import { messageOf } from '../base/errors.js';
 import { machineIdOf } from '../model/sandbox.js';
 import { onGuestExit } from './container-exit.js';
+import { keepClock } from './guest-clock.js';
 import type { LivePod } from './live-pod.js';
 import { vmEnded } from './live-pod.js';
 import type { Guest, PodVm } from './ports.js';
@@ -38,6 +39,7 @@ async function keepLink(room: PodRoom, entry: SandboxEntry, live: LivePod): Prom
     void guest.lost.then(() => {
       session.cancel();
     });
+    void keepClock(room, entry, session, guest);
     await watchExits(room, entry, session, guest);
     session.cancel();
     if (isOver(live.link)) return;

@@ -15,6 +15,7 @@ import Long from 'long';
 
 import { herkos } from '#gen/agent/v1/api.js';
 import { agent } from '#gen/agent/v1/services.js';
+import { nowUnixNano } from '../../lib/model/time.js';
 import { FakeContainers, Refusal } from './guest-containers.js';
 
 type Api = typeof herkos.agent.v1;
@@ -24,6 +25,9 @@ export type Sent<Name extends keyof Api> = Api[Name] extends { create(properties
 type ExecCall = ServerDuplexStream<herkos.agent.v1.ExecRequest, Sent<'ExecResponse'>>;
 type OutputCall = ServerDuplexStream<herkos.agent.v1.ReadOutputRequest, Sent<'OutputChunk'>>;
 type WatchCall = ServerWritableStream<unknown, Sent<'ContainerExit'>>;
+
+/** In nanoseconds. */
+const halfSecond = Long.fromNumber(500_000_000);
 
 export const goodHello: Sent<'HelloResponse'> = {
   protocolVersion: herkos.agent.v1.ProtocolVersion.PROTOCOL_VERSION_1,
@@ -61,6 +65,8 @@ export class FakeAgent {
   readonly hellos: herkos.agent.v1.HelloRequest[] = [];
   readonly setups: herkos.agent.v1.SetupPodRequest[] = [];
   readonly cpusPossible = 4;
+  /** What its clock has been moved by. */
+  ahead = Long.ZERO;
   /** In hex; empty while it is nobody's. */
   machineId = '';
   readonly #server = new Server({ 'grpc.max_receive_message_length': 4 * 1024 * 1024 });
@@ -132,6 +138,11 @@ export class FakeAgent {
         if (cpus < 1 || cpus > this.cpusPossible)
           throw new Refusal(status.INVALID_ARGUMENT, 'it can never have so many');
         return { cpus };
+      }),
+      adjustClock: unary(({ byNanos }: { byNanos: Long }) => {
+        // What is moved over time has not been moved yet.
+        if (byNanos.gte(halfSecond) || byNanos.lte(halfSecond.neg())) this.ahead = this.ahead.add(byNanos);
+        return { unixNano: Long.fromString(nowUnixNano()).add(this.ahead) };
       }),
       memoryInfo: unary(() => ({
         totalBytes: Long.fromNumber(128 * 1024 * 1024, true),

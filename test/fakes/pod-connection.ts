@@ -3,6 +3,7 @@ import type { Context } from '../../lib/base/context.js';
 import { abortable } from '../../lib/base/context.js';
 import { HerkosError } from '../../lib/base/errors.js';
 import { MIB } from '../../lib/base/units.js';
+import { nowUnixNano } from '../../lib/model/time.js';
 import type { Guest } from '../../lib/pod/ports.js';
 import type { OciLimits } from '../../lib/pod/spec/resources.js';
 import type { Carry } from './pod-fake-ports.js';
@@ -80,7 +81,10 @@ function guestOf(
   };
 }
 
-function machineCalls(use: Use, vm: FakeVm): Pick<Guest, 'setupPod' | 'onlineCpus' | 'memory' | 'shutdown'> {
+function machineCalls(
+  use: Use,
+  vm: FakeVm,
+): Pick<Guest, 'setupPod' | 'onlineCpus' | 'memory' | 'adjustClock' | 'shutdown'> {
   const state = vm.guest;
   return {
     setupPod: (ctx, setup) =>
@@ -96,6 +100,11 @@ function machineCalls(use: Use, vm: FakeVm): Pick<Guest, 'setupPod' | 'onlineCpu
       use('memory', ctx, () => {
         const totalBytes = vm.taken.memoryMib * MIB;
         return { totalBytes, availableBytes: Math.max(0, totalBytes - vm.usesMib * MIB) };
+      }),
+    adjustClock: (ctx, byNanos) =>
+      use('adjustClock', ctx, () => {
+        state.aheadNanos += byNanos;
+        return String(BigInt(nowUnixNano()) + state.aheadNanos);
       }),
     shutdown: (ctx) =>
       use('shutdown', ctx, () => {

@@ -153,6 +153,8 @@ export class FakeGuestState {
   /** What setupPod fails with. */
   refuseSetup: HerkosError | undefined;
   cpus = 1;
+  /** Of the host's clock. */
+  aheadNanos = 0n;
   readonly containers = new Map<string, FakeContainer>();
   readonly exits: GuestExit[] = [];
   readonly exitSeen = new Signal();

@@ -109,6 +109,19 @@ function podTests(guest: () => Guest): void {
     await guest().setupPod(ctx, setup);
   });
 
+  it('moves its clock, much at once and little over time', async () => {
+    const movedBy = async (ms: number): Promise<number> =>
+      Number(await guest().adjustClock(ctx, BigInt(ms) * 1_000_000n)) / 1_000_000;
+    const before = await movedBy(0);
+    const since = performance.now();
+    const hourMs = 3_600_000;
+    expect(await movedBy(-hourMs)).to.be.lessThan(before - hourMs / 2);
+    expect(await movedBy(hourMs)).to.be.greaterThan(before);
+    expect((await movedBy(499)) - before).to.be.lessThan(performance.now() - since + 400);
+    // In place of what is left to move.
+    await movedBy(1);
+  });
+
   it('has never heard of a container that was not made', async () => {
     const id = newId();
     expect(await rejection(guest().startContainer(ctx, id))).to.have.property('class', 'NotFound');

@@ -182,6 +182,10 @@ impl Sys for Fake {
         self.call(format!("set_clock {unix_nano}"))
     }
 
+    fn slew_clock(&self, nanos: i64) -> io::Result<()> {
+        self.call(format!("slew_clock {nanos}"))
+    }
+
     fn unix_nano(&self) -> i64 {
         1
     }

@@ -20,19 +20,16 @@ use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
 use nix::sys::stat::Mode;
-use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::time::{ClockId, clock_gettime, clock_settime};
 use nix::unistd::{Pid, chdir, chroot, sethostname, sysconf};
 
-use super::{Ended, Mount, Sys, own_memory};
+use super::{Ended, Mount, Sys, clock, own_memory};
 use crate::sync::lock;
 
 const UEVENT_BUFFER_BYTES: usize = 1 << 20;
 const NETLINK_REPLY_BYTES: usize = 8192;
 /// The kernel answers a request on the same processor; this only bounds a lost answer.
 const NETLINK_TIMEOUT_S: i64 = 5;
-const NANOS_PER_S: i64 = 1_000_000_000;
 
 /// Kept, because a clone would have to make the first one anew.
 static ROUTE_SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
@@ -159,12 +156,15 @@ impl Sys for Linux {
     }
 
     fn set_clock(&self, unix_nano: i64) -> io::Result<()> {
-        let time = TimeSpec::new(unix_nano.div_euclid(NANOS_PER_S), unix_nano.rem_euclid(NANOS_PER_S));
-        Ok(clock_settime(ClockId::CLOCK_REALTIME, time)?)
+        clock::set(unix_nano)
+    }
+
+    fn slew_clock(&self, nanos: i64) -> io::Result<()> {
+        clock::slew(nanos)
     }
 
     fn unix_nano(&self) -> i64 {
-        clock_gettime(ClockId::CLOCK_REALTIME).map(nanos).unwrap_or(0)
+        clock::unix_nano()
     }
 
     fn add_entropy(&self, bytes: &[u8]) -> io::Result<()> {
@@ -178,8 +178,7 @@ impl Sys for Linux {
     }
 
     fn boot_milliseconds(&self) -> u64 {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(nanos).unwrap_or(0);
-        u64::try_from(now / 1_000_000).unwrap_or(0)
+        clock::boot_milliseconds()
     }
 
     fn kernel_release(&self) -> String {
@@ -321,10 +320,6 @@ fn entropy_request(bytes: &[u8]) -> io::Result<Vec<u8>> {
     request.extend_from_slice(&length.to_ne_bytes());
     request.extend_from_slice(bytes);
     Ok(request)
-}
-
-fn nanos(time: TimeSpec) -> i64 {
-    time.tv_sec().saturating_mul(NANOS_PER_S).saturating_add(time.tv_nsec())
 }
 
 fn route_socket() -> io::Result<OwnedFd> {

@@ -1,8 +1,11 @@
+import Long from 'long';
+
 import { agent } from '#gen/agent/v1/services.js';
 import type { Context } from '../../base/context.js';
 import { abortable, withTimeout } from '../../base/context.js';
 import { HerkosError, classOf } from '../../base/errors.js';
 import { KIB } from '../../base/units.js';
+import type { UnixNano } from '../../model/time.js';
 import type {
   Guest,
   GuestContainer,
@@ -123,6 +126,13 @@ export class GuestConnection implements Guest {
     const answer = await this.#link.call(ctx, agent.memoryInfo, {}, 'asking the guest for its memory');
     const totalBytes = checkedCount(answer.totalBytes, 'its memory');
     return { totalBytes, availableBytes: checkedCount(answer.availableBytes, 'its free memory', totalBytes) };
+  }
+
+  async adjustClock(ctx: Context, byNanos: bigint): Promise<UnixNano> {
+    const message = { byNanos: Long.fromString(byNanos.toString()) };
+    const answer = await this.#link.call(ctx, agent.adjustClock, message, 'adjusting the clock of the guest');
+    if (answer.unixNano.isNegative()) throw misbehaved(`said that it is ${answer.unixNano.toString()}`);
+    return answer.unixNano.toString();
   }
 
   async shutdown(ctx: Context): Promise<void> {

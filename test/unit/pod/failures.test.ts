@@ -47,7 +47,7 @@ describe('a step that fails', function () {
     await world.remove();
   }
 
-  for (const call of ['acquire', 'attach', 'connect', 'plugNic', 'guest.setupPod'])
+  for (const call of ['acquire', 'attach', 'connect', 'resume', 'plugNic', 'guest.setupPod'])
     for (const kind of kinds)
       it(`RunPodSandbox, ${call} fails: ${kind}`, async () => {
         await start();

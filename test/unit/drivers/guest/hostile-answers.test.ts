@@ -93,6 +93,11 @@ describe('a hostile guest', () => {
       }
     });
 
+    it('with a clock from before there were any', async () => {
+      const guest = await connected({ adjustClock: answer({ unixNano: Long.fromNumber(-1) }) });
+      expect(await rejection(guest.adjustClock(forever, 0n))).to.have.property('reason', 'GUEST_MISBEHAVED');
+    });
+
     it('with a time of its own', async () => {
       for (const [said, lowest] of [
         [Long.MAX_VALUE, BigInt(Date.now() - 60_000) * 1_000_000n],
