@@ -80,6 +80,8 @@ export function exitOf(exitCode: number, oomKilled: boolean): ContainerExit {
 }
 
 function clamp(value: UnixNano, low: UnixNano, high: UnixNano): UnixNano {
+  // The host's own clock may have been set back meanwhile.
+  if (BigInt(high) < BigInt(low)) return low;
   if (!/^\d{1,20}$/.test(value) || BigInt(value) > BigInt(high)) return high;
   return BigInt(value) < BigInt(low) ? low : value;
 }

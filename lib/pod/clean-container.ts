@@ -22,7 +22,7 @@ export async function cleanContainer(room: PodRoom, entry: ContainerEntry): Prom
 }
 
 /** Inside the VM, while there is one. A VM that ends meanwhile has done the work itself. */
-async function cleanGuest(room: PodRoom, entry: ContainerEntry): Promise<void> {
+export async function cleanGuest(room: PodRoom, entry: ContainerEntry): Promise<void> {
   const { live } = entry.sandbox;
   if (live === undefined || live.isVmGone) return;
   const { id } = entry.record;

@@ -14,7 +14,7 @@ import type { DeviceLocator } from '../model/vm.js';
 import { encodeSpec } from '../wire/ocispec/codec.js';
 import type { OciSeccomp, OciSpec } from '../wire/ocispec/types.js';
 import { checkPath, refuseHostNamespaces } from './check-sandbox.js';
-import { cleanContainer } from './clean-container.js';
+import { cleanContainer, cleanGuest } from './clean-container.js';
 import { diskPath, makeDisk } from './disk.js';
 import type { LivePod } from './live-pod.js';
 import { hostnameOf } from './name-files.js';
@@ -213,15 +213,17 @@ async function build(
   const [locators] = await together(
     ctx,
     (inner) =>
-      room.step(inner, 'plugging the image', 'plugMs', (step) => live.vm.plugLayers(step, id, layers)),
+      withPlace(room, entry.sandbox, () =>
+        room.step(inner, 'plugging the image', 'plugMs', (step) => live.vm.plugLayers(step, id, layers)),
+      ),
     (inner) =>
       room.step(inner, 'making the disk', 'diskMs', (step) =>
         makeDisk(step, parts.exec, disk, settings.writableDiskBytes),
       ),
     (inner) => growVm(room, inner, entry.sandbox, live),
   );
-  const writableDisk = await room.step(ctx, 'plugging the disk', 'plugMs', (step) =>
-    live.vm.plugDisk(step, id, disk),
+  const writableDisk = await withPlace(room, entry.sandbox, () =>
+    room.step(ctx, 'plugging the disk', 'plugMs', (step) => live.vm.plugDisk(step, id, disk)),
   );
   await room.step(ctx, 'creating the container in the guest', 'guestMs', async (step) =>
     (await live.guest(step)).createContainer(step, {
@@ -232,6 +234,23 @@ async function build(
       stdin: config.stdin,
     }),
   );
+}
+
+/** Containers that have ended keep their devices while there are places left; then they lose them. */
+async function withPlace<T>(room: PodRoom, sandbox: SandboxEntry, plug: () => Promise<T>): Promise<T> {
+  // Their logs must be whole: the guest forgets what it has not been asked for.
+  const ended = [...sandbox.containers].filter(
+    ({ record, pump }) => record.phase === 'exited' && pump === undefined,
+  );
+  for (;;)
+    try {
+      return await plug();
+    } catch (error) {
+      const next = ended.shift();
+      if (!(error instanceof HerkosError) || error.reason !== 'VM_PORTS_EXHAUSTED' || next === undefined)
+        throw error;
+      await cleanGuest(room, next);
+    }
 }
 
 function pair(

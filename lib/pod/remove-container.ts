@@ -2,8 +2,10 @@ import type { Context } from '../base/context.js';
 import { abortable } from '../base/context.js';
 import { toRemoving } from '../model/container-state.js';
 import { cleanContainer, isNoAnswer } from './clean-container.js';
+import type { LivePod } from './live-pod.js';
 import type { ContainerEntry } from './registry.js';
 import type { PodRoom } from './room.js';
+import { attempt } from './steps.js';
 import { endContainer } from './stop-container.js';
 import { failSandbox } from './stop-sandbox.js';
 
@@ -29,7 +31,10 @@ async function remove(room: PodRoom, entry: ContainerEntry): Promise<void> {
   try {
     await cleanContainer(room, entry);
   } catch (error) {
-    if (!isNoAnswer(error) || entry.sandbox.live === undefined) throw error;
+    const { live } = entry.sandbox;
+    if (!isNoAnswer(error) || live === undefined) throw error;
+    // A guest that writes back much when it unmounts goes on with it, and is waited for by who asks again.
+    if (!live.isVmGone && (await answers(room, live))) throw error;
     // As in StopContainer: a guest that does not answer is hung, and its pod is ended.
     failSandbox(
       room,
@@ -40,4 +45,13 @@ async function remove(room: PodRoom, entry: ContainerEntry): Promise<void> {
     await cleanContainer(room, entry);
   }
   room.events.container('deleted', entry.record);
+}
+
+async function answers(room: PodRoom, live: LivePod): Promise<boolean> {
+  return attempt(
+    room.settings.deadlines.killMs,
+    'asking whether the guest answers',
+    async (ctx) => (await live.guest(ctx)).listContainers(ctx),
+    () => undefined,
+  );
 }

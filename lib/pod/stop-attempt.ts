@@ -26,13 +26,13 @@ export class StopAttempt {
   constructor(room: PodRoom, entry: ContainerEntry, patienceMs: number) {
     this.#room = room;
     this.#entry = entry;
-    this.#killAtMs = Date.now() + Math.min(patienceMs, patienceMsMax);
+    this.#killAtMs = performance.now() + Math.min(patienceMs, patienceMsMax);
     this.done = this.#run(patienceMs > 0);
   }
 
   /** Kills earlier when `patienceMs` from now is earlier. */
   shorten(patienceMs: number): void {
-    const killAtMs = Date.now() + Math.min(patienceMs, patienceMsMax);
+    const killAtMs = performance.now() + Math.min(patienceMs, patienceMsMax);
     if (killAtMs >= this.#killAtMs) return;
     this.#killAtMs = killAtMs;
     this.#patience.cancel();
@@ -60,9 +60,9 @@ export class StopAttempt {
 
   /** Until the container ends or the patience, which may shrink meanwhile, is over. */
   async #waitForPatience(): Promise<void> {
-    while (!hasExited(this.#entry.record) && Date.now() < this.#killAtMs) {
+    while (!hasExited(this.#entry.record) && performance.now() < this.#killAtMs) {
       this.#patience = withCancel(background());
-      const timeUp = sleep(this.#patience, this.#killAtMs - Date.now()).catch(() => undefined);
+      const timeUp = sleep(this.#patience, this.#killAtMs - performance.now()).catch(() => undefined);
       await Promise.race([this.#entry.exited, timeUp]);
       this.#patience.cancel();
     }

@@ -132,6 +132,9 @@ export class FakePorts {
         return effect();
       });
     const plug = (owner: string, path: string): DeviceLocator => {
+      const taken = [...vm.plugged.values()].flat().length;
+      if (taken >= vm.placesMax)
+        throw new HerkosError('ResourceExhausted', 'no place is left', { reason: 'VM_PORTS_EXHAUSTED' });
       const devices = vm.plugged.get(owner) ?? [];
       devices.push(path);
       vm.plugged.set(owner, devices);

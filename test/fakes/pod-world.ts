@@ -56,6 +56,8 @@ export type FailureKind =
 export class FakeVm {
   readonly plugged = new Map<string, string[]>();
   readonly guest = new FakeGuestState();
+  /** Devices of containers that it has places for. */
+  placesMax = Number.POSITIVE_INFINITY;
   readonly nics: string[] = [];
   /** Of a card that was plugged ahead. */
   spareMac: string | undefined;

@@ -141,6 +141,20 @@ describe('containers of a pod', function () {
       expect(h.world.vm(id).guest.container(container).signals).to.deep.equal([15, 9]);
     });
 
+    it('are killed in time though the clock is set back meanwhile', async () => {
+      const id = await h.run();
+      const container = await h.start(id, 'trap');
+      const { now } = Date;
+      const stopping = h.pods.stopContainer(ctx, container, 0.05);
+      try {
+        Date.now = () => now() - 3_600_000;
+        await stopping;
+      } finally {
+        Date.now = now;
+      }
+      expect(h.world.vm(id).guest.container(container).signals).to.deep.equal([15, 9]);
+    });
+
     it('go on stopping when the caller has left', async () => {
       const id = await h.run();
       const container = await h.start(id, 'trap');

@@ -122,6 +122,8 @@ describe('the moves of a container', () => {
       ['soon', '400'],
     ] as const)
       expect(states.toExited(created, exit, said, '400').finishedAt).to.equal(told);
+    // The host's own clock was set back meanwhile.
+    expect(states.toExited(created, exit, '80', '90').finishedAt).to.equal('100');
   });
 });
 
