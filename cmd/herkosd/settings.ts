@@ -56,9 +56,12 @@ export function qemuSettings({ node, vm }: Config, guest: GuestFiles): QemuSetti
   };
 }
 
-/** May read layer files: the number after the range and the accelerator's proof, so that no VM's own group is it. */
+/**
+ * May read layer files. The number before the range: no VM's own group is it, and it stays the same when the range
+ * grows while VMs run.
+ */
 export function sharedGid(vm: Config['vm']): number {
-  return vm.uid_first + vm.uid_count + 1;
+  return vm.uid_first - 1;
 }
 
 export function vmSettings({ node, vm }: Config): VmSettings {

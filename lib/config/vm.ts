@@ -38,8 +38,13 @@ export const vmSection = z.strictObject({
     .default([]),
   /** How image layers become devices in the guest. */
   layer_device: z.enum(['virtio-pmem', 'nvdimm']).default('virtio-pmem'),
-  /** One unprivileged user per VM, out of this range; the group after the range may read image layers. */
-  uid_first: positiveInt.max(4_000_000_000).default(1_900_000_000),
+  /** One unprivileged user per VM, out of this range; the group before the range may read image layers. */
+  uid_first: z
+    .number()
+    .int()
+    .min(1_001, 'users and groups up to 999 are the system’s, and the group before the first user is taken too')
+    .max(4_000_000_000)
+    .default(1_900_000_000),
   uid_count: positiveInt.max(65_536).default(4_096),
   /** A guest that has not answered by then is given up. */
   boot_timeout_seconds: seconds.default(60),

@@ -304,11 +304,10 @@ export class Pool {
     for (const [key, kind] of this.#kinds) {
       const isIdle = performance.now() - kind.askedAtMs > settings.idleMsMax;
       const old = kind.ready.filter(({ templateId }) => isIdle || !templates.isCurrent(templateId));
-      for (const entry of old) {
-        kind.ready.splice(kind.ready.indexOf(entry), 1);
-        await this.#giveUp(entry.vm, isIdle ? 'idle' : 'stale');
-      }
+      // All at once, before anything is waited for: pods take VMs meanwhile.
       if (isIdle) this.#kinds.delete(key);
+      kind.ready.splice(0, Infinity, ...kind.ready.filter((entry) => !old.includes(entry)));
+      for (const entry of old) await this.#giveUp(entry.vm, isIdle ? 'idle' : 'stale');
     }
   }
 

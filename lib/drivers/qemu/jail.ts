@@ -122,10 +122,12 @@ export class JailDevices {
     await this.#exec.run(ctx, 'chmod', ['0755', join(this.directory, 'net')]);
     for (const node of nodes) {
       const path = join(this.directory, node.path);
-      if (await exists(path)) continue;
-      await this.#exec.run(ctx, 'mknod', ['-m', '0660', path, 'c', String(node.major), String(node.minor)]);
-      await this.#exec.run(ctx, 'chgrp', [String(this.#gid), path]);
+      if (!(await exists(path)))
+        await this.#exec.run(ctx, 'mknod', ['-m', '0660', path, 'c', String(node.major), String(node.minor)]);
     }
+    // Each time: an earlier try may have ended before it, and the configuration may name another group since.
+    const paths = [this.directory, ...nodes.map(({ path }) => join(this.directory, path))];
+    await this.#exec.run(ctx, 'chgrp', [String(this.#gid), ...paths]);
   }
 
   /** Unmounts; running VMs keep what they have. */

@@ -1,7 +1,7 @@
 import { watch } from 'node:fs';
 
 import type { Context } from '../../base/context.js';
-import { abortable, background, sleep, underDeadline, withCancel } from '../../base/context.js';
+import { abortable, background, sleep, throwIfDone, underDeadline, withCancel } from '../../base/context.js';
 import type { Launcher } from '../../base/exec.js';
 import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import { jailCommand, jailEnvironment } from './jail.js';
@@ -38,9 +38,12 @@ const listenCheckMs = 2;
 export async function launch(ctx: Context, spec: LaunchSpec): Promise<Launched> {
   return underDeadline(ctx, launchTimeoutMs, 'starting QEMU', async (step) => {
     const process = await startProcess(spec);
+    if (step.signal.aborted) {
+      // Whoever gave up meanwhile has undone what there was, and must hear of no process now.
+      await process.kill(background());
+      throwIfDone(step);
+    }
     spec.onStarted(process);
-    // Whoever gave up meanwhile has undone what there was, and knew of no process.
-    if (step.signal.aborted) await process.kill(background());
     const waiting = withCancel(step);
     const died = process.exited.then(({ exitCode, signal, lastWords }) => {
       const how = signal ?? `exit code ${String(exitCode)}`;

@@ -89,8 +89,8 @@ export class TemplateMaker {
       const died = vm.exited.then(({ lastWords }) => {
         throw new HerkosError('Unavailable', `the template’s VM ended: ${lastWords}`);
       });
-      await vm.resume(ctx);
-      await abortable(ctx, Promise.race([rehearsal.rehearse(ctx, vm.agentSocketPath, vm.spareNic), died]));
+      const rehearsed = vm.resume(ctx).then(() => rehearsal.rehearse(ctx, vm.agentSocketPath, vm.spareNic));
+      await abortable(ctx, Promise.race([rehearsed, died]));
       steps.enter('saving');
       await vm.saveTemplate(ctx, image);
     } finally {

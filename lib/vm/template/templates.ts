@@ -324,8 +324,10 @@ export class Templates {
     await machines.load();
     await this.#lock.run(background(), 'load', async () => {
       await files.prepare(background());
-      for (const template of await files.load(background())) {
-        machines.reserveGid(template.gid);
+      const found = await files.load(background());
+      // All of them first: to read one takes long, and VMs get users meanwhile.
+      for (const { gid } of found) machines.reserveGid(gid);
+      for (const template of found) {
         try {
           await underDeadline(background(), verifyTimeoutMs, 'verifying a template', (ctx) =>
             files.verify(ctx, template),

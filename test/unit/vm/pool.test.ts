@@ -1,11 +1,13 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
 
 import { expect } from 'chai';
 
 import { background } from '../../../lib/base/context.js';
 import { HerkosError } from '../../../lib/base/errors.js';
+import { Gate } from '../../../lib/base/gate.js';
 import { newId } from '../../../lib/base/ids.js';
 import type { VmRequest } from '../../../lib/pod/ports.js';
 import type { VmManager } from '../../../lib/vm/manager.js';
@@ -148,6 +150,29 @@ describe('the pool', () => {
     expect(vm.record.source).to.equal('clone');
     await filled();
     expect((await vms.acquire(ctx, request())).record.template).to.deep.equal(vm.record.template);
+  });
+
+  it('leaves a pod the VM that it takes while others are dropped', async () => {
+    vms = node.manager({ ...node.settings, pool: { ...node.settings.pool, idleMsMax: 50 } });
+    await vms.warmUp(ctx);
+    await filled();
+    const destroy = node.driver.destroyGone.bind(node.driver);
+    const [begun, goOn] = [new Gate(), new Gate()];
+    node.driver.destroyGone = async (step, record) => {
+      begun.open();
+      await goOn.opened;
+      await destroy(step, record);
+    };
+    await wait(60);
+    // Another kind is wanted: then all are looked at.
+    vms.pool.want(await vms.want(ctx, 'other'));
+    await begun.opened;
+    const wanted = request();
+    const vm = await vms.acquire(ctx, wanted);
+    goOn.open();
+    await eventually(() => node.host.processes.size === 1);
+    expect(node.records.get(vm.record.id)).to.include({ sandboxId: wanted.sandboxId });
+    expect(node.host.living(vm.record.id)).not.to.equal(undefined);
   });
 
   it('forgets a VM that ended while it waited', async () => {

@@ -6,6 +6,7 @@ import { expect } from 'chai';
 
 import { background } from '../../../lib/base/context.js';
 import { HerkosError } from '../../../lib/base/errors.js';
+import { Gate } from '../../../lib/base/gate.js';
 import { MIB } from '../../../lib/base/units.js';
 import { newId } from '../../../lib/base/ids.js';
 import type { VmRequest } from '../../../lib/pod/ports.js';
@@ -133,6 +134,22 @@ describe('templates', () => {
     expect(await templateNames()).to.deep.equal([]);
   });
 
+  it('whose process ends before its guest runs leave no error behind', async () => {
+    const start = node.driver.start.bind(node.driver);
+    node.driver.start = async (step, spec) => {
+      const vm = await start(step, spec);
+      vm.resume = async () => {
+        node.host.kill(vm.pid);
+        await settled();
+        throw new HerkosError('Unavailable', 'the VM has ended');
+      };
+      return vm;
+    };
+    const failed = await rejection(vms.templates.build(ctx, await vms.want(ctx, 'default')));
+    expect(failed).to.have.property('message').that.contains('the fake ended');
+    await settled();
+  });
+
   it('that do not fit are not begun', async () => {
     const big = { ...node.settings.sizing, memoryMibDefault: 1 << 30, memoryMibMax: 1 << 30 };
     vms = node.manager({ ...node.settings, sizing: big });
@@ -196,6 +213,25 @@ describe('templates', () => {
     expect(await templateNames()).to.deep.equal([]);
     expect(node.records.get(record.id)?.template?.gid).to.equal(record.template?.gid);
     expect((await vms.acquire(ctx, request())).record.source).to.equal('cold');
+  });
+
+  it('of an earlier daemon keep their groups while they are read again', async () => {
+    for (const domain of ['default', 'other']) await vms.templates.build(ctx, await vms.want(ctx, domain));
+    const gids = (await vms.templates.list()).map(({ template }) => template.gid);
+    await vms.release();
+    vms = node.manager({ ...node.settings, templates: { ...node.settings.templates, waitMsMax: 10 } });
+    const files = node.files();
+    const verify = files.verify.bind(files);
+    const goOn = new Gate();
+    files.verify = async (step, template) => {
+      await goOn.opened;
+      await verify(step, template);
+    };
+    const pods = [await vms.acquire(ctx, request()), await vms.acquire(ctx, request())];
+    goOn.open();
+    expect(await vms.templates.list()).to.have.length(2);
+    expect(pods.map(({ record }) => record.source)).to.deep.equal(['cold', 'cold']);
+    for (const { record } of pods) expect(gids).not.to.include(record.uid);
   });
 
   it('that are half made, or foreign, are removed at start', async () => {
@@ -291,3 +327,11 @@ describe('templates', () => {
     vms = next;
   });
 });
+
+/** Long enough for a rejection that nobody handles to be noticed. */
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 3; turn += 1)
+    await new Promise<void>((resolve) => {
+      setImmediate(resolve);
+    });
+}
