@@ -39,6 +39,8 @@ export interface VmRecord {
   readonly driver: string;
   /** What it booted with. */
   readonly shape: VmShape;
+  /** The most that it was ever to have, by each measure; its process's limits never allow for more. Absent: `shape`. */
+  readonly shapeMax?: VmShape;
   readonly accelerator: Accelerator;
   readonly source: VmSource;
   /** The template that it was cloned from. */

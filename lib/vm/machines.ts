@@ -301,9 +301,16 @@ export class Machines {
   }
 
   #manage(record: VmRecord, running: RunningVm): ManagedVm {
-    const vm = new ManagedVm(record, running, async (ctx, size) => {
-      const { cgroupParent } = this.#records.get(record.id) ?? record;
-      await this.#parts.cgroups.setLimits(ctx, cgroupParent, record.id, hypervisorLimits(size));
+    const { id } = record;
+    const vm = new ManagedVm(record, running, {
+      allow: async (shapeMax) => {
+        vm.record = { ...this.#require(id), shapeMax };
+        await this.put(vm.record);
+      },
+      setLimits: async (ctx, size) => {
+        const { cgroupParent } = this.#require(id);
+        await this.#parts.cgroups.setLimits(ctx, cgroupParent, id, hypervisorLimits(size));
+      },
     });
     this.#vms.set(record.id, vm);
     this.#parts.onChange?.();

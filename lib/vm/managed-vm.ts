@@ -7,7 +7,13 @@ import type { MachineReport, RunningVm, TemplateImage } from './ports.js';
 /** Where ip(8) and the CNI plugins look for named namespaces. */
 const netnsDirectory = '/run/netns';
 
-type SetLimits = (ctx: Context, size: VmShape) => Promise<void>;
+/** What a VM needs of whoever keeps its record and its process's cgroup. */
+export interface VmKeeper {
+  /** The VM may become so big from now on; resolves when that is on disk. */
+  allow(shapeMax: VmShape): Promise<void>;
+  /** Of the process's cgroup, for a guest of that size. */
+  setLimits(ctx: Context, size: VmShape): Promise<void>;
+}
 
 /** A pod's VM: the driver's process with the room's record. */
 export class ManagedVm implements PodVm {
@@ -18,12 +24,11 @@ export class ManagedVm implements PodVm {
   readonly agentSocketPath: string;
   readonly exited: Promise<VmExit>;
   readonly #running: RunningVm;
-  readonly #setLimits: SetLimits;
+  readonly #keeper: VmKeeper;
 
-  /** @param setLimits of the process's cgroup, for a guest of that size */
-  constructor(record: VmRecord, running: RunningVm, setLimits: SetLimits) {
+  constructor(record: VmRecord, running: RunningVm, keeper: VmKeeper) {
     this.record = record;
-    this.#setLimits = setLimits;
+    this.#keeper = keeper;
     this.netnsPath = `${netnsDirectory}/${record.netns}`;
     this.tap = record.tap;
     this.agentSocketPath = running.agentSocketPath;
@@ -57,17 +62,18 @@ export class ManagedVm implements PodVm {
 
   /**
    * The process's own limits grow before the guest does, and shrink to what it has really given back: what
-   * it gives back later they follow at the next call.
+   * it gives back later they follow at the next call. A process that says it has more than it was ever to have
+   * was taken over by its guest: it gets no room for that.
    */
   async resize(ctx: Context, size: VmShape): Promise<VmShape> {
     // Asked, not remembered: a daemon before this one may have changed it.
     const now = await this.size(ctx);
-    await this.#setLimits(ctx, {
-      vcpus: Math.max(size.vcpus, now.vcpus),
-      memoryMib: Math.max(size.memoryMib, now.memoryMib),
-    });
+    const { shape, shapeMax = shape } = this.record;
+    const most = each(Math.max, shapeMax, size);
+    if (most.vcpus > shapeMax.vcpus || most.memoryMib > shapeMax.memoryMib) await this.#keeper.allow(most);
+    await this.#keeper.setLimits(ctx, each(Math.min, most, each(Math.max, size, now)));
     const taken = await this.#running.resize(ctx, size);
-    await this.#setLimits(ctx, taken);
+    await this.#keeper.setLimits(ctx, each(Math.min, most, taken));
     return taken;
   }
 
@@ -102,4 +108,8 @@ export class ManagedVm implements PodVm {
   async release(): Promise<void> {
     await this.#running.release();
   }
+}
+
+function each(choose: (one: number, other: number) => number, one: VmShape, other: VmShape): VmShape {
+  return { vcpus: choose(one.vcpus, other.vcpus), memoryMib: choose(one.memoryMib, other.memoryMib) };
 }

@@ -22,12 +22,20 @@ describe('the limits of a VM’s process', () => {
     limits.length = 0;
     const driver = new FakeVmDriver();
     const record = recordOf(newId());
+    let kept = record;
     const running = await driver.start(ctx, { record, cgroup: { procsFiles: [] }, memory: { kind: 'own' } });
     await running.resume(ctx);
     const managed = (of: typeof running): ManagedVm =>
-      new ManagedVm(record, of, (_ctx, size) => {
-        limits.push(size);
-        return Promise.resolve();
+      new ManagedVm(kept, of, {
+        allow: (shapeMax) => {
+          kept = { ...kept, shapeMax };
+          vm.record = kept;
+          return Promise.resolve();
+        },
+        setLimits: (_ctx, size) => {
+          limits.push(size);
+          return Promise.resolve();
+        },
       });
     vm = managed(running);
     const living = driver.host.living(record.id);
@@ -67,6 +75,17 @@ describe('the limits of a VM’s process', () => {
     limits.length = 0;
     await again.resize(ctx, { vcpus: 1, memoryMib: 512 });
     expect(limits).to.deep.equal([big, big]);
+  });
+
+  it('have no room for what only the process says it has (S2)', async () => {
+    await vm.resize(ctx, { vcpus: 1, memoryMib: 512 });
+    process.size = { vcpus: 500, memoryMib: 4 * 1024 * 1024 };
+    process.deaf = true;
+    limits.length = 0;
+    await vm.resize(ctx, boot);
+    await (await adopted()).resize(ctx, { vcpus: 2, memoryMib: 300 });
+    const most = { vcpus: 1, memoryMib: 512 };
+    expect(limits).to.deep.equal([most, most, { vcpus: 2, memoryMib: 512 }, { vcpus: 2, memoryMib: 512 }]);
   });
 
   it('do not change when the VM has ended', async () => {
