@@ -21,6 +21,7 @@ import { AgentRehearsal } from '../../lib/drivers/guest/rehearsal.js';
 import { QemuDriver } from '../../lib/drivers/qemu/driver.js';
 import { loadGuestFiles } from '../../lib/drivers/qemu/guest-files.js';
 import { HttpRegistryClient } from '../../lib/drivers/registry/registry-client.js';
+import { refuseTwin } from '../../lib/drivers/starter/instance-twin.js';
 import { ProgramStarter } from '../../lib/drivers/starter/program-starter.js';
 import { FileRecordStore } from '../../lib/drivers/store/record-store.js';
 import { WorkerLayerConverter } from '../../lib/image/convert/converter.js';
@@ -81,8 +82,7 @@ export async function startNode(
   const metrics = await openMetrics(written, log.with({ room: 'observe' }));
   const config = await prepareDirectories(written);
   const { hostHelper, exec } = await hostParts(config, log);
-  // Before anything of it is read, which would remove what another daemon is about to finish.
-  await exec.lock();
+  await beAlone(exec, config.node.instance);
   const store = storeFactory(config, log, decorate);
   const { images, converter, registry } = imageParts(config, log, store, metrics);
   const { vms, driver, ksm } = await vmParts(config, log, { store, exec, hostHelper }, metrics);
@@ -228,6 +228,12 @@ function podRoom(
   });
 }
 
+/** Before any state is read, which would remove what another daemon is about to finish. */
+async function beAlone(exec: ProgramStarter, instance: string): Promise<void> {
+  await exec.lock();
+  await refuseTwin(background(), instance, exec.pid);
+}
+
 /** No pod can start without the helper. */
 async function hostParts(
   { node }: Config,
@@ -239,5 +245,5 @@ async function hostParts(
     throw new HerkosError('FailedPrecondition', what, { cause: error });
   });
   const lockFile = join(node.state_dir, 'lock');
-  return { hostHelper, exec: new ProgramStarter(hostHelper, { lockFile, logger }) };
+  return { hostHelper, exec: new ProgramStarter(hostHelper, { instance: node.instance, lockFile, logger }) };
 }

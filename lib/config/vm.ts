@@ -42,7 +42,10 @@ export const vmSection = z.strictObject({
   uid_first: z
     .number()
     .int()
-    .min(1_001, 'users and groups up to 999 are the system’s, and the group before the first user is taken too')
+    .min(
+      1_001,
+      'users and groups up to 999 are the system’s, and the group before the first user is taken too',
+    )
     .max(4_000_000_000)
     .default(1_900_000_000),
   uid_count: positiveInt.max(65_536).default(4_096),

@@ -10,7 +10,7 @@ import type { GuestInterface, NetworkAttachment } from '../model/network.js';
 import { machineIdOf } from '../model/sandbox.js';
 import { LivePod } from './live-pod.js';
 import { hostnameOf, hostsFile, nodeResolvConf, resolvConfOf } from './name-files.js';
-import type { Guest, PodVm, VmPlace } from './ports.js';
+import type { Guest, PlaceUser, PodVm, VmPlace } from './ports.js';
 import type { SandboxEntry } from './registry.js';
 import type { PodRoom } from './room.js';
 import { either, together } from './steps.js';
@@ -28,7 +28,7 @@ const deadGuestClasses = new Set(['Unavailable', 'DeadlineExceeded', 'Internal',
 
 /** What only the caller can do, because it undoes it. */
 export interface BringUpParts {
-  readonly acquire: (onPlace: (place: VmPlace) => void) => Promise<PodVm>;
+  readonly acquire: (placeUser: PlaceUser) => Promise<PodVm>;
   /** Notes durably that the network may hold something for this pod from now on. */
   readonly requestNetwork: (place: VmPlace) => Promise<void>;
   /** Called when nothing but the network is missing, which has little to do with how busy the node is. */
@@ -52,11 +52,7 @@ export async function bringUp(
     return attachNetwork(room, scope, entry, timings);
   });
   try {
-    const vm = await timings.measure('vm', () =>
-      acquire((place) => {
-        network.begin(place);
-      }),
-    );
+    const vm = await timings.measure('vm', () => acquire(network));
     try {
       return await useVm(room, ctx, entry, vm, network, timings);
     } catch (error) {
@@ -71,7 +67,7 @@ export async function bringUp(
 }
 
 /** The network from the moment its place is known, whoever waits for it and however often. */
-class NetworkOnItsWay {
+class NetworkOnItsWay implements PlaceUser {
   readonly attached: Promise<NetworkAttachment>;
   hasFailed = false;
   #isThere = false;
@@ -114,7 +110,7 @@ class NetworkOnItsWay {
     this.#begin(place);
   }
 
-  /** What is still being attached stops; a place that comes later is not used. */
+  /** What is still being attached stops and is given back; a place that comes later is not used. */
   async end(): Promise<void> {
     this.#scope.cancel();
     this.#giveUp(new HerkosError('Aborted', 'the pod is given up'));

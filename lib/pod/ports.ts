@@ -72,8 +72,15 @@ export interface VmRequest {
   /** Who may share memory with whom (S4): a tenant's name, or `default`. */
   readonly domain: string;
   readonly cgroupParent: string;
-  /** Called as soon as the VM's namespace and tap are there, mostly well before its process runs. */
-  readonly onPlace?: (place: VmPlace) => void;
+  readonly placeUser?: PlaceUser;
+}
+
+/** Who uses a VM's namespace and tap before there is a VM. */
+export interface PlaceUser {
+  /** They are there, mostly well before the VM's process runs. */
+  begin(place: VmPlace): void;
+  /** The VM cannot be made, and they go; this is waited for before. */
+  end(): Promise<void>;
 }
 
 /** Where a VM is on the node's network; the same for whatever VM the sandbox gets. */

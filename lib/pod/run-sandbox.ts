@@ -11,7 +11,7 @@ import { defaultDomain } from '../model/vm.js';
 import { bringUp } from './bring-up.js';
 import { checkSandbox } from './check-sandbox.js';
 import type { LivePod } from './live-pod.js';
-import type { PodVm, VmPlace } from './ports.js';
+import type { PlaceUser, PodVm } from './ports.js';
 import { SandboxEntry } from './registry.js';
 import type { PodRoom } from './room.js';
 import { supervise } from './supervise.js';
@@ -72,7 +72,7 @@ async function build(room: PodRoom, ctx: Context, entry: SandboxEntry, undo: Rol
   const { live, network } = await room.startTurns.run(ctx, async (leaveTurn) => {
     timings.add('queue', performance.now() - turnedAtMs);
     return bringUp(room, ctx, entry, timings, {
-      acquire: (onPlace) => acquire(room, ctx, entry, onPlace),
+      acquire: (placeUser) => acquire(room, ctx, entry, placeUser),
       requestNetwork: async ({ netnsPath, tap }) => {
         await ledger.putSandbox(entry, withNetworkRequested(entry.record, netnsPath, tap));
         undoStep(room, entry, undo, 'give the network back', (undoCtx) =>
@@ -96,7 +96,7 @@ async function acquire(
   room: PodRoom,
   ctx: Context,
   entry: SandboxEntry,
-  onPlace: (place: VmPlace) => void,
+  placeUser: PlaceUser,
 ): Promise<PodVm> {
   const { config, id } = entry.record;
   return room.step(
@@ -109,7 +109,7 @@ async function acquire(
         shape: sizeAtStart(room, entry),
         domain: defaultDomain,
         cgroupParent: config.cgroupParent,
-        onPlace,
+        placeUser,
       }),
     () => {
       retryTeardown(room, entry.record);

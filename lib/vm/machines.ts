@@ -7,7 +7,7 @@ import { Rollback, allOrError } from '../base/rollback.js';
 import type { Accelerator, VmRecord, VmShape, VmSource } from '../model/vm.js';
 import { defaultDomain } from '../model/vm.js';
 import { ManagedVm } from './managed-vm.js';
-import type { VmPlace } from '../pod/ports.js';
+import type { PlaceUser } from '../pod/ports.js';
 import type {
   CgroupFactory,
   CgroupLimits,
@@ -46,7 +46,7 @@ export interface MachineRequest {
 
 /** What happens while a machine is made. */
 export interface MakeOptions {
-  readonly onPlace?: ((place: VmPlace) => void) | undefined;
+  readonly placeUser?: PlaceUser | undefined;
   /** Its memory could not be had; when this resolves, the machine boots instead. */
   readonly onCloneFailed?: (error: unknown) => Promise<void>;
 }
@@ -145,6 +145,8 @@ export class Machines {
     const undo = new Rollback();
     // One undo for all: it takes down whatever of the VM there is.
     undo.push('remove what there is of the VM', () => this.#unmakeBounded(record));
+    // CNI plugins that find no namespace leave their rules behind.
+    undo.push('wait for who uses its place', () => options.placeUser?.end() ?? Promise.resolve());
     try {
       return await this.#build(ctx, record, memory, options);
     } catch (error) {
@@ -258,7 +260,7 @@ export class Machines {
     ctx: Context,
     first: VmRecord,
     memory: VmMemory,
-    { onPlace, onCloneFailed }: MakeOptions,
+    { placeUser, onCloneFailed }: MakeOptions,
   ): Promise<ManagedVm> {
     const { netns, cgroups } = this.#parts;
     await this.put(first);
@@ -269,7 +271,7 @@ export class Machines {
     ]);
     const named = { ...first, tap: network.tap };
     await this.put(named);
-    onPlace?.({ netnsPath: network.path, tap: network.tap });
+    placeUser?.begin({ netnsPath: network.path, tap: network.tap });
     try {
       return await this.#start(ctx, named, cgroup, memory);
     } catch (error) {

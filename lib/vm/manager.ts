@@ -194,7 +194,7 @@ export class VmManager implements VmProvider {
     if (vm === undefined) return undefined;
     try {
       await this.#machines.assign(ctx, vm, request.sandboxId, request.cgroupParent);
-      request.onPlace?.({ netnsPath: vm.netnsPath, tap: vm.tap });
+      request.placeUser?.begin({ netnsPath: vm.netnsPath, tap: vm.tap });
       return vm;
     } catch (error) {
       await this.#pool.discard(vm);
@@ -213,7 +213,7 @@ export class VmManager implements VmProvider {
       { ...machineFor(want, request), source: 'clone', template: { id: template.id, gid: template.gid } },
       { kind: 'clone', image: this.#templates.image(template) },
       {
-        onPlace: request.onPlace,
+        placeUser: request.placeUser,
         onCloneFailed: async (error) => {
           throwIfDone(ctx);
           await this.#templates.refuse(template, error);
@@ -225,7 +225,7 @@ export class VmManager implements VmProvider {
 
   async #boot(ctx: Context, want: TemplateWant, request: VmRequest): Promise<ManagedVm> {
     const machine = { ...machineFor(want, request), source: 'cold' } as const;
-    return this.#machines.make(ctx, machine, { kind: 'own' }, { onPlace: request.onPlace });
+    return this.#machines.make(ctx, machine, { kind: 'own' }, { placeUser: request.placeUser });
   }
 }
 

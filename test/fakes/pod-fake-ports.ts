@@ -79,11 +79,11 @@ export class FakePorts {
   #vms(): PodParts['vms'] {
     const { vms } = this.#world;
     return {
-      acquire: (ctx, { sandboxId, onPlace }) =>
+      acquire: (ctx, { sandboxId, placeUser }) =>
         this.#call('acquire', ctx, () => {
           const vm = new FakeVm(sandboxId, this.#world.vmSource);
           vms.set(sandboxId, vm);
-          onPlace?.({ netnsPath: `/run/netns/${vm.id}`, tap: 'tap0' });
+          placeUser?.begin({ netnsPath: `/run/netns/${vm.id}`, tap: 'tap0' });
           if (vm.source !== 'cold') this.#world.spoilClone(vm);
           return this.#podVm(vm);
         }),

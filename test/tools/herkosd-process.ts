@@ -36,6 +36,7 @@ export interface HerkosdOptions {
   /** Somebody else's, to try what happens. */
   readonly socket?: string;
   readonly stateDirectory?: string;
+  readonly instance?: string;
   /** Compiled program to run instead of the daemon's own main; gets the same arguments. */
   readonly program?: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -78,7 +79,7 @@ export class HerkosdProcess {
 
   /** Writes the configuration only. */
   static async prepare(options: HerkosdOptions = {}): Promise<HerkosdProcess> {
-    const instance = `t${randomBytes(4).toString('hex')}`;
+    const instance = options.instance ?? `t${randomBytes(4).toString('hex')}`;
     // Short: unix socket paths have 107 bytes.
     const directory = await mkdtemp('/tmp/herkos-');
     // VMs run as users of their own and reach their files through it.

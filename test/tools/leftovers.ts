@@ -29,6 +29,7 @@ export async function findLeftovers(instance: string, directory: string): Promis
     for (const name of await entries(join(directory, place))) found.push(`${place}/${name}`);
   }
   found.push(...(await leases(join(directory, 'state/cni/ipam'))));
+  for (const rule of await natRulesOf(instance)) found.push(`nat ${rule}`);
   return found;
 }
 
@@ -43,6 +44,7 @@ export async function sweepLeftovers(instance: string, directory: string): Promi
   while ((await processes()).length > 0) await new Promise((resolve) => setTimeout(resolve, 20));
   for (const name of await netnsOf(instance))
     await systemExec.run(background(), 'ip', ['netns', 'delete', name], { okExitCodes: [0, 1] });
+  await removeNatRules(await natRulesOf(instance));
   for (const path of await cgroupsOf(instance)) await removeCgroup(path);
   for (const path of await instanceCgroups(instance)) await removeCgroup(path);
   // The devices that VM processes see are on a file system of their own.
@@ -91,6 +93,28 @@ async function cgroupsOf(instance: string): Promise<string[]> {
     found.push(...names.map((name) => join(parent, name)));
   }
   return found;
+}
+
+/** Rules of CNI plugins, which name the network in a comment; as `iptables -S` writes them. */
+async function natRulesOf(instance: string): Promise<string[]> {
+  const { stdout } = await systemExec.run(background(), 'iptables', ['-w', '-t', 'nat', '-S']);
+  return stdout
+    .toString()
+    .split('\n')
+    .filter((line) => line.includes(`\\"${instance}-`));
+}
+
+/** And the chains that they are in or lead to. */
+async function removeNatRules(rules: readonly string[]): Promise<void> {
+  const chains = new Set(rules.flatMap((rule) => rule.match(/CNI-(DN-)?[0-9a-f]{20,}/g) ?? []));
+  const commands = [
+    ...rules.map((rule) => rule.replace('-A', '-D')),
+    ...[...chains].map((chain) => `-F ${chain}`),
+    ...[...chains].map((chain) => `-X ${chain}`),
+  ];
+  // The shell, because of the quotes in comments.
+  const script = commands.map((command) => `iptables -w -t nat ${command}`).join('\n');
+  await systemExec.run(background(), 'sh', ['-ec', script]);
 }
 
 /** host-local's address files. */

@@ -35,7 +35,11 @@ impl Command {
             Some("jail") => Self::Jail(jail(&mut options)?),
             Some("memory") => Self::Memory(memory(&mut options)?),
             Some("netns") => Self::Netns(netns(&mut options)?),
-            Some("starter") => Self::Starter { lock: options.maybe("lock")?.map(PathBuf::from) },
+            Some("starter") => {
+                // For those who look at the list of processes: other daemons, and people.
+                options.maybe("instance")?;
+                Self::Starter { lock: options.maybe("lock")?.map(PathBuf::from) }
+            }
             _ => return Err(Trouble::new(USAGE)),
         };
         options.end()?;
@@ -198,6 +202,7 @@ mod tests {
             "memory --name n --bytes 1 --owner 1 -x",
             "starter --uid 1",
             "starter --lock /a --lock /b",
+            "starter --instance a --instance b",
             &format!("{JAIL} --memory /proc/1/fd/3 -- qemu"),
             &format!("{JAIL} --memory /proc/1/fd/3 --memory-inode 1 --memory-sealed 2 -- qemu"),
         ] {

@@ -53,7 +53,7 @@ export class LockWait {
 function inUse(path: string, pid: number): HerkosError {
   return new HerkosError(
     'FailedPrecondition',
-    `another daemon uses this state_dir: its starter, process ${String(pid)}, has locked ${path}; stop that daemon, or configure another state_dir`,
+    `another daemon uses this state_dir: its starter, process ${String(pid)}, has locked ${path}; stop that daemon, or configure another instance with a state_dir of its own`,
     { reason: 'STATE_DIR_IN_USE' },
   );
 }

@@ -23,6 +23,7 @@ import type { Logger } from '../../base/logger.js';
 import { MIB } from '../../base/units.js';
 import { ReportParser, encodeKill, encodeLaunch, encodeOrder } from '../../wire/starter/messages.js';
 import type { ProgramReport } from '../../wire/starter/messages.js';
+import { instanceOption } from './instance-twin.js';
 import { LockWait } from './lock-wait.js';
 
 /** Of one program's outputs together; the callers' own limits are below. */
@@ -38,6 +39,8 @@ const lockTimeoutMs = 10_000;
 const noProgram = '/';
 
 export interface StarterOptions {
+  /** Stands in the starter's command line, where other daemons find it (`refuseTwin`). */
+  readonly instance?: string;
   /** The starter locks this file as long as it lives, so that no other daemon works on what it stands for. */
   readonly lockFile?: string;
   readonly logger?: Logger;
@@ -149,10 +152,12 @@ class Starter {
   hasEnded = false;
 
   constructor(hostHelper: string, options: StarterOptions) {
-    const { lockFile } = options;
+    const { instance, lockFile } = options;
     this.#reportTimeoutMs = options.reportTimeoutMs ?? reportTimeoutMs;
     if (lockFile !== undefined) this.lock = new LockWait(lockFile, options.lockTimeoutMs ?? lockTimeoutMs);
-    const args = ['starter', ...(lockFile === undefined ? [] : ['--lock', lockFile])];
+    const args = ['starter'];
+    if (instance !== undefined) args.push(instanceOption, instance);
+    if (lockFile !== undefined) args.push('--lock', lockFile);
     // A session of its own: what ends the daemon from a terminal leaves it the time to end in order.
     const child: ChildProcess = spawn(hostHelper, args, { detached: true, cwd: '/', stdio: 'pipe' });
     this.#child = child;

@@ -1,11 +1,13 @@
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { expect } from 'chai';
 
 import { temporarySuffix } from '../../../lib/base/atomic-file.js';
 import { eventually } from '../../tools/eventually.js';
-import { HerkosdProcess } from '../../tools/herkosd-process.js';
+import { HerkosdProcess, runningDaemons } from '../../tools/herkosd-process.js';
+import { sandboxStates } from '../../tools/node-fixture.js';
+import { sandboxConfig } from '../../tools/pod-config.js';
 
 describe('the start of a node', () => {
   let daemon: HerkosdProcess | undefined;
@@ -71,6 +73,37 @@ describe('the start of a node', () => {
     await daemon.restart();
     await daemon.stop();
     await daemon.restart();
+  });
+
+  it('refuses a second daemon of the same instance, whatever state it has', async () => {
+    daemon = await HerkosdProcess.start();
+    const { instance } = daemon;
+    const config = sandboxConfig();
+    const { podSandboxId } = await daemon.client.runtime('runPodSandbox', { config });
+    const second = await HerkosdProcess.prepare({ instance });
+    second.spawn();
+    await second.ended();
+    expect(await second.log()).to.include(`another daemon is the instance ${instance}`);
+    const { status } = await daemon.client.runtime('podSandboxStatus', { podSandboxId });
+    expect(status?.state).to.equal(sandboxStates.SANDBOX_READY);
+    await daemon.removeAllPods();
+    expect(await daemon.leftovers()).to.deep.equal([]);
+    // Not its own clean-up, which goes by the instance.
+    runningDaemons.delete(second);
+    await rm(second.directory, { recursive: true });
+  });
+
+  it('leaves nothing of pods whose machines cannot start', async () => {
+    daemon = await HerkosdProcess.prepare({ config: { vm: 'qemu = "/bin/false"' } });
+    await daemon.restart();
+    const { client } = daemon;
+    for (let round = 0; round < 3; round += 1) {
+      const failing = Array.from({ length: 4 }, () =>
+        client.runtime('runPodSandbox', { config: sandboxConfig() }),
+      );
+      for (const { status } of await Promise.allSettled(failing)) expect(status).to.equal('rejected');
+    }
+    expect(await daemon.leftovers()).to.deep.equal([]);
   });
 
   it('refuses a second daemon on the same socket, and says what to do', async () => {

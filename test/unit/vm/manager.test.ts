@@ -2,9 +2,11 @@ import { expect } from 'chai';
 
 import { background, withCancel } from '../../../lib/base/context.js';
 import { HerkosError } from '../../../lib/base/errors.js';
+import { Gate } from '../../../lib/base/gate.js';
 import { newId } from '../../../lib/base/ids.js';
 import { silentLogger } from '../../../lib/base/logger.js';
 import type { VmRecord } from '../../../lib/model/vm.js';
+import type { VmPlace } from '../../../lib/pod/ports.js';
 import { VmManager } from '../../../lib/vm/manager.js';
 import type { CgroupFactory, NetnsFactory, VmStore } from '../../../lib/vm/ports.js';
 import type { TemplateFiles } from '../../../lib/vm/template/template-files.js';
@@ -271,6 +273,29 @@ describe('vm manager', () => {
       await dying.manager().sweep(ctx, new Set());
       expect(dying.left()).to.deep.equal([]);
     }
+  });
+
+  it('takes a place away when whoever uses it has let go', async () => {
+    const driver = new FakeVmDriver({ host: node.host });
+    driver.failStart = new HerkosError('Internal', 'no such machine');
+    const [ending, ended] = [new Gate(), new Gate()];
+    const places: VmPlace[] = [];
+    const placeUser = {
+      begin: (place: VmPlace) => void places.push(place),
+      end: async () => {
+        ending.open();
+        await ended.opened;
+      },
+    };
+    const failed = rejection(node.manager(driver).acquire(ctx, { ...request(), placeUser }));
+    await ending.opened;
+    await settled();
+    expect([...node.namespaces.keys()].map((name) => `/run/netns/${name}`)).to.deep.equal(
+      places.map(({ netnsPath }) => netnsPath),
+    );
+    ended.open();
+    expect(await failed).to.have.property('message', 'no such machine');
+    expect(node.left()).to.deep.equal([]);
   });
 
   it('adopts the process of a daemon that died before it could record its pid', async () => {
