@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::fault::{Doing, Fault, Kind, Outcome};
 use crate::sync::{blocking, lock};
-use crate::sys::{Ended, Sys};
+use crate::sys::{Ended, Program, Sys};
 
 /// Ends of unknown processes that are remembered while one of them may turn out to be a container's.
 const ORPHANS_MAX: usize = 1024;
@@ -105,23 +104,24 @@ impl Reaper {
         Adoption { reaper: self.clone() }
     }
 
-    fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+    fn spawn(&self, program: &mut Program) -> io::Result<Child> {
         // Held over the fork, so that the child cannot be reaped before it is known, and so that the
         // standard library reaps a child whose exec failed itself.
         let mut table = lock(&self.table);
-        let pid = self.sys.spawn(command)?;
+        let pid = self.sys.spawn(program)?;
         let (sender, ended) = oneshot::channel();
         table.waiting.insert(pid, sender);
         Ok(Child { pid, ended })
     }
 
     /// Runs a program to its end; one that takes longer is killed (`Deadline`).
-    pub async fn run(self: &Arc<Self>, mut command: Command, timeout: Duration) -> Outcome<Ended> {
-        let name = command.get_program().to_string_lossy().into_owned();
+    pub async fn run(self: &Arc<Self>, program: impl Into<Program>, timeout: Duration) -> Outcome<Ended> {
+        let mut program = program.into();
+        let name = program.command.get_program().to_string_lossy().into_owned();
         let reaper = self.clone();
         let what = format!("start {name}");
-        // The command goes with the closure: it holds the child's ends of pipes.
-        let mut child = blocking(move || reaper.spawn(&mut command).doing(what)).await?;
+        // The program goes with the closure: it holds the child's ends of pipes.
+        let mut child = blocking(move || reaper.spawn(&mut program).doing(what)).await?;
         if let Ok(ended) = tokio::time::timeout(timeout, &mut child.ended).await {
             return ended.doing(format_args!("wait for {name}"));
         }
@@ -142,6 +142,8 @@ impl Reaper {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
     use crate::sys::fake::Fake;
 
@@ -153,8 +155,8 @@ mod tests {
     #[tokio::test]
     async fn gives_each_end_to_who_waits_for_it() {
         let (fake, reaper) = reaper();
-        let one = reaper.spawn(&mut Command::new("one")).unwrap();
-        let two = reaper.spawn(&mut Command::new("two")).unwrap();
+        let one = reaper.spawn(&mut Command::new("one").into()).unwrap();
+        let two = reaper.spawn(&mut Command::new("two").into()).unwrap();
         fake.end(two.pid, Ended::Exited(2));
         fake.end(9999, Ended::Exited(0));
         fake.end(one.pid, Ended::Killed(9));
@@ -191,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn signals_only_what_has_not_been_reaped() {
         let (fake, reaper) = reaper();
-        let child = reaper.spawn(&mut Command::new("x")).unwrap();
+        let child = reaper.spawn(&mut Command::new("x").into()).unwrap();
         reaper.kill(child.pid, 15).unwrap();
         fake.end(child.pid, Ended::Killed(15));
         reaper.sweep();

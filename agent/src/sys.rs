@@ -12,6 +12,7 @@ mod clock;
 pub mod fake;
 pub mod linux;
 mod own_memory;
+mod spawn;
 
 pub use linux::Linux;
 
@@ -40,6 +41,19 @@ impl Ended {
             Ended::Exited(code) => u32::from(code.to_le_bytes().first().copied().unwrap_or(0)),
             Ended::Killed(signal) => 128 + u32::try_from(signal).unwrap_or(0),
         }
+    }
+}
+
+/// What is to be started, and the OOM killer's liking for it and all it starts.
+pub struct Program {
+    pub command: Command,
+    /// -1000 (never) to 1000 (first).
+    pub oom_score_adj: i16,
+}
+
+impl From<Command> for Program {
+    fn from(command: Command) -> Self {
+        Program { command, oom_score_adj: 0 }
     }
 }
 
@@ -101,7 +115,7 @@ pub trait Sys: Send + Sync + 'static {
     /// A character device, read-write and non-blocking.
     fn open_device(&self, path: &Path) -> io::Result<OwnedFd>;
 
-    fn spawn(&self, command: &mut Command) -> io::Result<i32>;
+    fn spawn(&self, program: &mut Program) -> io::Result<i32>;
     /// One child that has ended, if any.
     fn reap(&self) -> io::Result<Option<(i32, Ended)>>;
     fn kill(&self, pid: i32, signal: i32) -> io::Result<()>;

@@ -23,6 +23,8 @@ export const guestPrograms = {
     shell('printf %s "$1"; printf %s "$2" >&2; exit "$3"', 'print', stdout, stderr, String(exitCode)),
   /** Prints `bytes` zeros and exits with 0. */
   flood: (bytes: number): string[] => shell('head -c "$1" /dev/zero', 'flood', String(bytes)),
+  /** Prints its own oom_score_adj, which its children have too. */
+  oomScore: (): string[] => shell('cat /proc/self/oom_score_adj', 'oom'),
   /** Exits with `exitCode` when it is asked to terminate. */
   waitForTerm: (exitCode: number): string[] =>
     shell(
@@ -45,15 +47,25 @@ interface ProcessResult {
   readonly onTerm: number;
 }
 
+/** As much of an OCI process object as the fake understands. */
+interface ProcessObject {
+  readonly args: readonly string[];
+  readonly oomScoreAdj?: number;
+}
+
 /** What a program does, without a shell. */
-function run(args: readonly string[]): ProcessResult {
-  const [, , , name, first = '', second = '', third = '0'] = args;
+function run(process: ProcessObject): ProcessResult {
+  const [, , , name, first = '', second = '', third = '0'] = process.args;
   const none = Buffer.alloc(0);
   switch (name) {
     case 'print':
       return { stdout: Buffer.from(first), stderr: Buffer.from(second), exitCode: Number(third), onTerm: 0 };
     case 'flood':
       return { stdout: Buffer.alloc(Number(first), '\0'), stderr: none, exitCode: 0, onTerm: 0 };
+    case 'oom': {
+      const stdout = Buffer.from(`${String(process.oomScoreAdj ?? 0)}\n`);
+      return { stdout, stderr: none, exitCode: 0, onTerm: 0 };
+    }
     case 'term':
       return { stdout: Buffer.from('ready\n'), stderr: none, exitCode: undefined, onTerm: Number(first) };
     default:
@@ -119,7 +131,7 @@ export class FakeOutput {
 }
 
 class FakeContainer {
-  readonly #args: readonly string[];
+  readonly #process: ProcessObject;
   readonly #onExit: (exitCode: number) => void;
   readonly #outputs = { stdout: new FakeOutput(), stderr: new FakeOutput() };
   phase: 'created' | 'running' | 'exited' = 'created';
@@ -128,8 +140,8 @@ class FakeContainer {
   resources: Readonly<Record<string, unknown>> = {};
   #onTerm = 0;
 
-  constructor(args: readonly string[], onExit: (exitCode: number) => void) {
-    this.#args = args;
+  constructor(process: ProcessObject, onExit: (exitCode: number) => void) {
+    this.#process = process;
     this.#onExit = onExit;
   }
 
@@ -142,7 +154,7 @@ class FakeContainer {
   start(): void {
     if (this.phase !== 'created') throw new Refusal(status.FAILED_PRECONDITION, 'it was started before');
     this.phase = 'running';
-    const result = run(this.#args);
+    const result = run(this.#process);
     this.#outputs.stdout.add(result.stdout);
     this.#outputs.stderr.add(result.stderr);
     this.#onTerm = result.onTerm;
@@ -165,8 +177,8 @@ class FakeContainer {
 
   exec(ociProcess: Uint8Array | null | undefined): ProcessResult & { readonly cancelled: () => void } {
     if (this.phase !== 'running') throw new Refusal(status.FAILED_PRECONDITION, 'it does not run');
-    const { args } = JSON.parse(Buffer.from(ociProcess ?? []).toString()) as { args: string[] };
-    return { ...run(args), cancelled: () => undefined };
+    const process = JSON.parse(Buffer.from(ociProcess ?? []).toString()) as ProcessObject;
+    return { ...run(process), cancelled: () => undefined };
   }
 
   exit(exitCode: number): void {
@@ -188,8 +200,8 @@ export class FakeContainers {
 
   create(containerId: string, ociConfig: Uint8Array): void {
     if (this.#containers.has(containerId)) throw new Refusal(status.ALREADY_EXISTS, 'there is one already');
-    const { process } = JSON.parse(Buffer.from(ociConfig).toString()) as { process: { args: string[] } };
-    const container = new FakeContainer(process.args, (exitCode) => {
+    const { process } = JSON.parse(Buffer.from(ociConfig).toString()) as { process: ProcessObject };
+    const container = new FakeContainer(process, (exitCode) => {
       const finishedAtUnixNano = Long.fromNumber(Date.now()).multiply(1_000_000);
       const exit = { containerId, exitCode, oomKilled: false, finishedAtUnixNano };
       this.#exits.set(containerId, exit);

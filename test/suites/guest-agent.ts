@@ -13,8 +13,8 @@ export interface GuestAgentHarness {
   connect(): Promise<Guest>;
   /** A container's devices and configuration, ready for `createContainer`. */
   newContainer(args: readonly string[]): Promise<GuestContainer>;
-  /** OCI process object that runs `args` in such a container. */
-  newProcess(args: readonly string[]): Buffer;
+  /** OCI process object that runs `args` in such a container, with these fields too. */
+  newProcess(args: readonly string[], fields?: Readonly<Record<string, unknown>>): Buffer;
   cleanUp(): Promise<void>;
 }
 
@@ -266,6 +266,20 @@ function execTests(bench: () => Bench): void {
     const ociProcess = harness.newProcess(guestPrograms.print('out', 'err', 9));
     const result = await guest.exec(ctx, { containerId, ociProcess, outputBytesMax: 1024 });
     expect(result).to.deep.equal({ exitCode: 9, stdout: Buffer.from('out'), stderr: Buffer.from('err') });
+  });
+
+  it('lets the OOM killer treat a process as it treats the container', async () => {
+    const { harness, guest, run } = bench();
+    const containerId = await run(guestPrograms.waitForTerm(0));
+    for (const [fields, score] of [
+      [{ oomScoreAdj: 900 }, 900],
+      [{ oomScoreAdj: -997 }, -997],
+      [{}, 0],
+    ] as const) {
+      const ociProcess = harness.newProcess(guestPrograms.oomScore(), fields);
+      const { stdout } = await guest.exec(ctx, { containerId, ociProcess, outputBytesMax: 1024 });
+      expect(stdout.toString()).to.equal(`${String(score)}\n`);
+    }
   });
 
   it('drops what is more than was asked for', async () => {

@@ -31,11 +31,20 @@ pub fn prepare(oci_config: &[u8], id: &str, rootfs: &str) -> Outcome<Prepared> {
     Ok(Prepared { json: Value::Object(config).to_string().into_bytes(), terminal, joins_pod_pid_namespace })
 }
 
-/// The process object of an exec, and whether it wants a terminal.
-pub fn prepare_exec(oci_process: &[u8]) -> Outcome<(Vec<u8>, bool)> {
+/// A process object that is ready for the OCI runtime.
+#[derive(Debug)]
+pub struct PreparedExec {
+    pub json: Vec<u8>,
+    pub terminal: bool,
+    pub oom_score_adj: i16,
+}
+
+/// The process object of an exec, with what whoever starts it has to know.
+pub fn prepare_exec(oci_process: &[u8]) -> Outcome<PreparedExec> {
     let mut process = object(oci_process, "oci_process")?;
     let terminal = prepare_process(&mut process)?;
-    Ok((Value::Object(process).to_string().into_bytes(), terminal))
+    let oom_score_adj = oom_score_adj(&process)?;
+    Ok(PreparedExec { json: Value::Object(process).to_string().into_bytes(), terminal, oom_score_adj })
 }
 
 fn prepare_process(process: &mut Map<String, Value>) -> Outcome<bool> {
@@ -50,6 +59,15 @@ fn prepare_process(process: &mut Map<String, Value>) -> Outcome<bool> {
         Some(Value::Bool(true)) => Ok(true),
         Some(_) => Err(Fault::invalid("process.terminal has to be true or false")),
     }
+}
+
+/// Within what the kernel takes.
+fn oom_score_adj(process: &Map<String, Value>) -> Outcome<i16> {
+    let score =
+        process.get("oomScoreAdj").and_then(Value::as_i64).and_then(|score| i16::try_from(score).ok());
+    score
+        .filter(|score| (-1000..=1000).contains(score))
+        .ok_or_else(|| Fault::invalid("process.oomScoreAdj has to be a number from -1000 to 1000"))
 }
 
 /// A JSON object, or `Invalid` by its name.
@@ -109,6 +127,23 @@ mod tests {
     }
 
     #[test]
+    fn knows_what_an_exec_is_started_with() {
+        let plain = prepare_exec(b"{\"args\": [\"a\"]}").unwrap();
+        assert_eq!((plain.terminal, plain.oom_score_adj), (false, 0));
+        let process = |score: Value| {
+            let process = json!({ "args": ["a"], "terminal": true, "oomScoreAdj": score });
+            prepare_exec(process.to_string().as_bytes())
+        };
+        for score in [-1000, -997, 900, 1000] {
+            let prepared = process(json!(score)).unwrap();
+            assert_eq!((prepared.terminal, prepared.oom_score_adj), (true, score));
+        }
+        for bad in [json!(1001), json!(-1001), json!(1_i64 << 40), json!(1.5), json!("900"), json!(null)] {
+            assert!(process(bad).is_err());
+        }
+    }
+
+    #[test]
     fn refuses_what_is_no_configuration() {
         let deep = "[".repeat(100_000);
         for bad in ["", "null", "[]", "{", "\u{0}", "{\"process\": 1}", deep.as_str()] {
@@ -119,7 +154,6 @@ mod tests {
         }
         assert!(prepared(json!({ "process": { "args": ["a"], "terminal": "yes" } })).is_err());
         assert!(prepared(json!({ "process": { "args": ["a"] }, "linux": [] })).is_err());
-        assert!(prepare_exec(b"{\"args\": [\"a\"], \"terminal\": true}").unwrap().1);
         assert!(prepare_exec(b"\xff").is_err());
     }
 }

@@ -15,6 +15,7 @@ use crate::guest::Guest;
 use crate::output::{DRAIN_SILENCE, Source};
 use crate::reaper::Child;
 use crate::sync::blocking;
+use crate::sys::Program;
 
 /// At the same time, in the whole pod.
 pub const EXECS_MAX: usize = 64;
@@ -40,7 +41,8 @@ pub async fn start(guest: &Arc<Guest>, container_id: &str, oci_process: &[u8], s
     if !matches!(container.phase(), Phase::Running { .. }) {
         return Err(Fault::new(Kind::State, "the container does not run"));
     }
-    let (process, terminal) = config::prepare_exec(oci_process)?;
+    let process = config::prepare_exec(oci_process)?;
+    let terminal = process.terminal;
     let permit = guest.execs.clone().try_acquire_owned();
     let permit = permit
         .map_err(|_| Fault::new(Kind::Exhausted, format!("{EXECS_MAX} commands run in this pod already")))?;
@@ -49,7 +51,7 @@ pub async fn start(guest: &Arc<Guest>, container_id: &str, oci_process: &[u8], s
     let group = cgroup::of_container(container_id).join(&group_name);
     let dir = Path::new(EXECS_DIR).join(number.to_string());
     guest.sys.make_dir(&dir, 0o700).doing("make the exec's directory")?;
-    let parts = Parts { dir: &dir, group_name: &group_name, group: &group, terminal, stdin };
+    let parts = Parts { dir: &dir, group_name: &group_name, group: &group, stdin };
     let started = launch_in(guest, container_id, &process, &parts).await;
     let _ = guest.sys.remove_tree(&dir);
     if started.is_err() {
@@ -78,25 +80,26 @@ struct Parts<'a> {
     dir: &'a Path,
     group_name: &'a str,
     group: &'a Path,
-    terminal: bool,
     stdin: bool,
 }
 
 async fn launch_in(
     guest: &Guest,
     id: &str,
-    process: &[u8],
+    process: &config::PreparedExec,
     parts: &Parts<'_>,
 ) -> Outcome<(Child, io::Streams)> {
     let [process_file, pid_file, log] = ["process.json", "pid", "log"].map(|name| parts.dir.join(name));
-    guest.sys.replace(&process_file, process, 0o600).doing("write the process")?;
+    guest.sys.replace(&process_file, &process.json, 0o600).doing("write the process")?;
     guest.sys.make_dir(parts.group, 0o755).doing("make the exec's control group")?;
     let mut command = runtime::command(&log, "exec");
     command.arg("--detach").arg("--process").arg(&process_file).arg("--pid-file").arg(&pid_file);
     command.arg("--cgroup").arg(parts.group_name);
-    let plan = io::plan(&mut command, parts.dir, parts.terminal, parts.stdin)?;
+    let plan = io::plan(&mut command, parts.dir, process.terminal, parts.stdin)?;
     command.arg(id);
-    let child = launch(guest, command, &pid_file, &log, "run the command").await?;
+    // The runtime sets it for a container's first process only, so the others inherit it from the runtime itself.
+    let program = Program { command, oom_score_adj: process.oom_score_adj };
+    let child = launch(guest, program, &pid_file, &log, "run the command").await?;
     Ok((child, plan.collect()?))
 }
 
@@ -147,5 +150,33 @@ pub async fn copy<T>(
         let Ok(count @ 1..) = read else { return };
         buffer.truncate(count);
         place.send(wrap(buffer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Ended;
+    use crate::sys::fake::Fake;
+
+    #[tokio::test]
+    async fn the_runtime_is_started_with_the_score_of_the_process() {
+        for (process, score) in [("{\"args\":[\"a\"],\"oomScoreAdj\":900}", 900), ("{\"args\":[\"a\"]}", 0)] {
+            let fake = Arc::new(Fake::default());
+            let guest = Guest::for_test(fake.clone());
+            let container = guest.containers.add("c").unwrap();
+            container.set_created(7, None);
+            container.set_running();
+            let ending = async {
+                while fake.oom_scores().is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                fake.end(101, Ended::Exited(1));
+                guest.reaper.sweep();
+            };
+            let (started, ()) = tokio::join!(start(&guest, "c", process.as_bytes(), false), ending);
+            assert_eq!(started.map(|_| ()).unwrap_err().kind, Kind::Internal);
+            assert_eq!(fake.oom_scores(), [score]);
+        }
     }
 }

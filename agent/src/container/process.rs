@@ -1,26 +1,25 @@
 //! Processes that a helper program starts and leaves to PID 1.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::runtime;
 use crate::fault::{Doing, Fault, Outcome};
 use crate::guest::Guest;
 use crate::reaper::Child;
-use crate::sys::Ended;
+use crate::sys::{Ended, Program};
 
 const PID_BYTES_MAX: usize = 16;
 
 /// Runs the program to its end and adopts the process whose number it wrote to `pid_file`.
 pub async fn launch(
     guest: &Guest,
-    command: Command,
+    program: impl Into<Program>,
     pid_file: &Path,
     log: &Path,
     what: &str,
 ) -> Outcome<Child> {
     let adoption = guest.reaper.adoption();
-    let ended = guest.reaper.run(command, runtime::TIMEOUT).await?;
+    let ended = guest.reaper.run(program, runtime::TIMEOUT).await?;
     if ended != Ended::Exited(0) {
         return Err(runtime::failure(guest.sys.as_ref(), log, what));
     }

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 
-use super::{Ended, Mount, Sys};
+use super::{Ended, Mount, Program, Sys};
 
 #[derive(Default)]
 struct State {
@@ -20,6 +19,7 @@ struct State {
     netlink: Vec<Vec<u8>>,
     netlink_refusal: Option<i32>,
     next_pid: i32,
+    scores: Vec<i16>,
 }
 
 #[derive(Default)]
@@ -66,6 +66,11 @@ impl Fake {
     pub fn content(&self, path: &str) -> Option<String> {
         let state = self.state.lock().unwrap();
         state.files.get(Path::new(path)).map(|data| String::from_utf8_lossy(data).into_owned())
+    }
+
+    /// Of all programs that were started.
+    pub fn oom_scores(&self) -> Vec<i16> {
+        self.state.lock().unwrap().scores.clone()
     }
 
     pub fn netlink_requests(&self) -> Vec<Vec<u8>> {
@@ -237,10 +242,12 @@ impl Sys for Fake {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn spawn(&self, command: &mut Command) -> io::Result<i32> {
+    fn spawn(&self, program: &mut Program) -> io::Result<i32> {
+        let command = &program.command;
         let arguments: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
         self.call(format!("spawn {} {}", command.get_program().to_string_lossy(), arguments.join(" ")))?;
         let mut state = self.state.lock().unwrap();
+        state.scores.push(program.oom_score_adj);
         state.next_pid += 1;
         Ok(state.next_pid + 100)
     }

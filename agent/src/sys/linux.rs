@@ -3,11 +3,9 @@
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -23,7 +21,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, chroot, sethostname, sysconf};
 
-use super::{Ended, Mount, Sys, clock, own_memory};
+use super::{Ended, Mount, Program, Sys, clock, own_memory, spawn};
 use crate::sync::lock;
 
 const UEVENT_BUFFER_BYTES: usize = 1 << 20;
@@ -235,11 +233,8 @@ impl Sys for Linux {
         Ok(open(path, OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())?)
     }
 
-    fn spawn(&self, command: &mut Command) -> io::Result<i32> {
-        // SAFETY: between fork and exec only async-signal-safe calls are made.
-        unsafe { command.pre_exec(leave_oom_protection) };
-        let child = command.spawn()?;
-        i32::try_from(child.id()).map_err(io::Error::other)
+    fn spawn(&self, program: &mut Program) -> io::Result<i32> {
+        spawn::spawn(program)
     }
 
     fn reap(&self) -> io::Result<Option<(i32, Ended)>> {
@@ -334,22 +329,6 @@ fn netlink_socket(protocol: SockProtocol, groups: u32, flags: SockFlag) -> io::R
     let fd = socket::socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
     socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(fd)
-}
-
-/// The agent may not be chosen by the OOM killer; what it starts may.
-fn leave_oom_protection() -> io::Result<()> {
-    // SAFETY: open, write and close are async-signal-safe and get valid pointers and lengths.
-    unsafe {
-        let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let fd = OwnedFd::from_raw_fd(fd);
-        if libc::write(fd.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

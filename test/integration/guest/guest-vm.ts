@@ -85,7 +85,7 @@ export async function guestVm(overrides: Partial<QemuSettings> = {}): Promise<Gu
       },
       newContainer: (args) => newContainer(args, ['pid', 'mount', 'ipc']),
       newPeekingContainer: (args) => newContainer(args, ['mount']),
-      newProcess: (args) => Buffer.from(JSON.stringify(ociProcess(args))),
+      newProcess: (args, fields) => Buffer.from(JSON.stringify({ ...ociProcess(args), ...fields })),
       cleanUp: async () => {
         for (const guest of guests) await guest.close();
         await harness.cleanUp();

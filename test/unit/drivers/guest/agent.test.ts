@@ -27,7 +27,7 @@ async function fakeHarness(): Promise<GuestAgentHarness> {
         ociConfig: Buffer.from(JSON.stringify({ process: { args } })),
         stdin: false,
       }),
-    newProcess: (args) => Buffer.from(JSON.stringify({ args })),
+    newProcess: (args, fields) => Buffer.from(JSON.stringify({ args, ...fields })),
     cleanUp: async () => {
       for (const guest of guests) await guest.close();
       await fake.close();
