@@ -170,6 +170,8 @@ async function recoverSandbox(room: PodRoom, entry: SandboxEntry): Promise<void>
       await settleContainers(room, entry);
       return;
     case 'removing':
+      // It is stopped already: nobody would tell of an end that the earlier daemon could not write down.
+      await settleContainers(room, entry);
       await orRetry(room, `removal of sandbox ${entry.record.id}`, () => beginRemoveSandbox(room, entry));
       return;
   }

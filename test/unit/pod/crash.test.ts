@@ -10,6 +10,7 @@ import { background } from '../../../lib/base/context.js';
 import { MIB } from '../../../lib/base/units.js';
 import type { ContainerRecord } from '../../../lib/model/container.js';
 import { hasExited } from '../../../lib/model/container-state.js';
+import { toRemoving } from '../../../lib/model/sandbox-state.js';
 import type { LinuxResources } from '../../../lib/model/resources.js';
 import type { VmShape } from '../../../lib/model/vm.js';
 import { limitsOf } from '../../../lib/pod/spec/resources.js';
@@ -274,6 +275,27 @@ describe('kill -9 of the daemon', function () {
       await world.remove();
     }
   });
+
+  for (const phase of ['creating', 'created', 'starting', 'running', 'exited', 'removing'] as const)
+    it(`removes a pod whose container is ${phase} on the disk, because its end could not be written`, async () => {
+      const world = await World.create();
+      try {
+        const first = await world.daemon();
+        const sandbox = await runPod(first);
+        const container = await startIn(first, sandbox);
+        await first.pods.stopSandbox(ctx, sandbox);
+        await first.kill();
+        const records = [first.pods.sandbox(sandbox), first.pods.container(container)] as const;
+        world.sandboxes.set(sandbox, toRemoving(records[0]));
+        world.containers.set(container, { ...records[1], phase });
+        const second = await world.daemon();
+        expect(second.pods.sandboxes()).to.deep.equal([]);
+        await expectRemovable(world, second);
+        await second.pods.close();
+      } finally {
+        await world.remove();
+      }
+    });
 
   it('tells that a VM died while nobody looked', async () => {
     const world = await World.create();
