@@ -80,22 +80,21 @@ impl Output {
         self.changes.send_replace(());
     }
 
-    /// Begins to read at an offset that is still kept, in the place of whoever read before.
+    /// Begins to read in the place of whoever read before: at an offset, or at the first byte that is kept when
+    /// what is there was confirmed and is forgotten.
     pub fn open(self: &Arc<Self>, from: u64) -> Outcome<Reader> {
         let mut state = lock(&self.state);
-        if from < state.start || from > state.total() {
-            let (start, total) = (state.start, state.total());
-            return Err(Fault::new(
-                Kind::OutOfRange,
-                format!("offset {from} is outside of {start} to {total}"),
-            ));
+        let total = state.total();
+        if from > total {
+            return Err(Fault::new(Kind::OutOfRange, format!("offset {from} is beyond the end at {total}")));
         }
+        let cursor = from.max(state.start);
         state.reader += 1;
         let number = state.reader;
         drop(state);
         self.changes.send_replace(());
         let changes = self.changes.subscribe();
-        Ok(Reader { output: self.clone(), number, cursor: from, finished: false, changes })
+        Ok(Reader { output: self.clone(), number, cursor, finished: false, changes })
     }
 
     /// Copies from a pipe or a terminal until its end; `exited` tells that its process has ended.
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_offsets_outside_of_what_is_kept() {
+    async fn begins_with_what_is_kept_and_refuses_what_was_never_written() {
         let output = Output::new();
         output.append(b"0123456789");
         let mut reader = output.open(0).unwrap();
@@ -283,10 +282,19 @@ mod tests {
         reader.next().await.unwrap().unwrap();
         reader.acknowledge(4).unwrap();
         reader.acknowledge(2).unwrap();
-        for bad in [0, 3, 11, u64::MAX] {
+        for bad in [11, u64::MAX] {
             assert_eq!(output.open(bad).map(|_| ()).unwrap_err().kind, Kind::OutOfRange);
         }
-        assert_eq!(output.open(4).unwrap().next().await.unwrap().unwrap().data, b"456789");
+        for from in [0, 3, 4] {
+            let chunk = output.open(from).unwrap().next().await.unwrap().unwrap();
+            assert_eq!(chunk, Chunk { offset: 4, data: b"456789".to_vec(), end: false });
+        }
+        let mut last = output.open(0).unwrap();
+        last.next().await.unwrap().unwrap();
+        last.acknowledge(10).unwrap();
+        output.end();
+        let chunk = output.open(0).unwrap().next().await.unwrap().unwrap();
+        assert_eq!(chunk, Chunk { offset: 10, data: vec![], end: true });
     }
 
     #[tokio::test]

@@ -192,6 +192,7 @@ export interface Guest {
   listContainers(ctx: Context): Promise<GuestContainerState[]>;
   /** Past and coming exits, until ctx ends or the connection is lost. */
   watchExits(ctx: Context): AsyncIterable<GuestExit>;
+  /** From an offset on, or from the first byte that the guest keeps if it has forgotten what is there. */
   readOutput(ctx: Context, containerId: string, stream: OutputStreamName, fromOffset: bigint): GuestOutput;
   exec(ctx: Context, request: GuestExec): Promise<GuestExecResult>;
   /** Changes the limits of a container; `ociResources`: linux.resources of its config.json, as JSON. */

@@ -105,8 +105,8 @@ export class FakeOutput {
   }
 
   read(position: number, tell: (chunk: Chunk) => void): () => void {
-    if (position < this.#acknowledged) throw new Refusal(status.OUT_OF_RANGE, 'forgotten already');
-    const reader = { position, tell };
+    if (position > this.#data.length) throw new Refusal(status.OUT_OF_RANGE, 'it has not printed so much');
+    const reader = { position: Math.max(position, this.#acknowledged), tell };
     this.#reader = reader;
     this.#pump();
     return () => {

@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import { background, withCancel, withTimeout } from '../../lib/base/context.js';
 import { HerkosError } from '../../lib/base/errors.js';
 import { newId } from '../../lib/base/ids.js';
+import { KIB } from '../../lib/base/units.js';
 import type { Guest, GuestContainer, GuestExit, OutputStreamName } from '../../lib/pod/ports.js';
 import { guestPrograms } from '../fakes/guest-containers.js';
 import { rejection } from '../tools/rejection.js';
@@ -19,6 +20,8 @@ export interface GuestAgentHarness {
 }
 
 const ctx = background();
+/** No agent keeps more of a stream that was read and acknowledged. */
+const keptBytesMax = 256 * KIB;
 const signalKill = 9;
 const signalTerm = 15;
 
@@ -243,7 +246,16 @@ function outputTests(bench: () => Bench): void {
     expect((await readAll(guest, id, 'stdout', 7n)).toString()).to.equal('789');
   });
 
-  it('hands out more than it keeps when it is acknowledged', async () => {
+  it('has no output that was not printed yet', async () => {
+    const { guest, run } = bench();
+    const id = await run(guestPrograms.print('0123456789', '', 0));
+    await exitOf(guest, id);
+    expect((await readAll(guest, id, 'stdout', 10n)).toString()).to.equal('');
+    // OUT_OF_RANGE is no error that anything of the host is asked to handle.
+    expect(await rejection(readAll(guest, id, 'stdout', 11n))).to.have.property('class', 'Unknown');
+  });
+
+  it('hands out more than it keeps when it is acknowledged, and then begins with what it keeps', async () => {
     const { guest, run } = bench();
     const bytes = 3_000_000;
     const id = await run(guestPrograms.flood(bytes));
@@ -256,6 +268,13 @@ function outputTests(bench: () => Bench): void {
     }
     expect(read).to.equal(bytes);
     expect((await exitOf(guest, id)).exitCode).to.equal(0);
+    for (const from of [0n, 1_000n]) {
+      const offsets: number[] = [];
+      for await (const { offset, data } of guest.readOutput(ctx, id, 'stdout', from))
+        offsets.push(Number(offset), Number(offset) + data.length);
+      expect(offsets[0]).to.be.within(bytes - keptBytesMax, bytes);
+      expect(offsets.at(-1)).to.equal(bytes);
+    }
   });
 }
 

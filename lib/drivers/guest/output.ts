@@ -7,7 +7,7 @@ import type { Context } from '../../base/context.js';
 import { HerkosError } from '../../base/errors.js';
 import { KIB } from '../../base/units.js';
 import type { GuestOutput, GuestOutputChunk, OutputStreamName } from '../../pod/ports.js';
-import { misbehaved, ownBytes } from './check.js';
+import { checkedCount, misbehaved, ownBytes } from './check.js';
 import { outputChunkBytesMax } from './limits.js';
 import type { GuestLink, TwoWayStream } from './link.js';
 
@@ -31,8 +31,9 @@ export class OutputReader implements GuestOutput {
   readonly #ctx: Context;
   readonly #link: GuestLink;
   readonly #request: OutputRequest;
-  /** Where the next chunk must begin. */
+  /** Where the next chunk must begin; the first one may begin later. */
   #position: bigint;
+  #hasBegun = false;
   /** At most one acknowledgement is on its way; the latest of the others waits for it. */
   #acknowledged = 0n;
   #sent = 0n;
@@ -74,7 +75,8 @@ export class OutputReader implements GuestOutput {
     this.#sendAcknowledgement();
     for await (const message of call) {
       const chunk = this.#checked(message);
-      this.#position += BigInt(chunk.data.length);
+      this.#hasBegun = true;
+      this.#position = chunk.offset + BigInt(chunk.data.length);
       yield chunk;
       if (chunk.end) return;
     }
@@ -83,9 +85,10 @@ export class OutputReader implements GuestOutput {
 
   #checked(message: Got): GuestOutputChunk {
     const { data, end } = message;
-    const offset = BigInt(message.offset.toString());
     const { containerId, stream } = this.#request;
-    if (offset !== this.#position)
+    // No container prints so much: the sum of what follows stays an offset, too.
+    const offset = BigInt(checkedCount(message.offset, `the offset of its ${stream}`));
+    if (offset < this.#position || (this.#hasBegun && offset > this.#position))
       throw new HerkosError(
         'DataLoss',
         `the guest went on with ${stream} of ${containerId} at ${String(offset)}, not at ${String(this.#position)}`,

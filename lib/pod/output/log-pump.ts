@@ -34,6 +34,8 @@ interface StreamState {
   cursor: StreamCursor;
   ended: boolean;
   output: GuestOutput | undefined;
+  /** It was said that a part is missing; a guest could make it so for ever. */
+  isGapTold: boolean;
 }
 
 export class LogPump {
@@ -57,7 +59,12 @@ export class LogPump {
     });
     const names: OutputStreamName[] = options.tty ? ['stdout'] : ['stdout', 'stderr'];
     for (const name of names)
-      this.#streams.set(name, { cursor: options.writer.written[name], ended: false, output: undefined });
+      this.#streams.set(name, {
+        cursor: options.writer.written[name],
+        ended: false,
+        output: undefined,
+        isGapTold: false,
+      });
   }
 
   /** Both streams have ended, and all of them is in the log. */
@@ -128,9 +135,8 @@ export class LogPump {
     for await (const chunk of output) {
       if (ctx.signal.aborted) return;
       if (chunk.offset > position) {
-        // Only a broken guest does this. What is known is kept; the hole is said aloud.
-        this.#warn('the guest left out a part of the output', { missing: String(chunk.offset - position) });
         this.#take(name, state, rest, true, position);
+        this.#leap(name, state, position, chunk.offset);
         rest = nothing;
         position = chunk.offset;
       }
@@ -148,6 +154,18 @@ export class LogPump {
       if (this.#waitingBytes > batchBytesMax) await this.#room();
       if (chunk.end) return;
     }
+  }
+
+  /** The guest has forgotten a part because the cursor was lost, or it is broken: the log goes on behind it. */
+  #leap(name: OutputStreamName, state: StreamState, from: bigint, to: bigint): void {
+    // Pieces that are in the log already were counted from elsewhere: better twice than not at all.
+    state.cursor = { offset: to, skip: 0 };
+    if (state.isGapTold) return;
+    state.isGapTold = true;
+    this.#warn('the guest does not keep a part of the output any more; log lines may be missing', {
+      stream: name,
+      bytes: String(to - from),
+    });
   }
 
   /** Frames `data`, which ends at `position` in the stream, and queues its lines; returns what is not a piece yet. */

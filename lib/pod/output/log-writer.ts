@@ -53,12 +53,17 @@ export class LogWriter {
     return writer;
   }
 
-  /** After a restart: finds the file that was written last, whatever it is called now, and counts what is in it. */
+  /**
+   * After a restart: finds the file that was written last, whatever it is called now, and counts what is in it.
+   * Without a cursor it goes on with whatever the guest still keeps, at the end of the file that has the name.
+   */
   static async recover(options: LogWriterOptions): Promise<LogWriter> {
     const text = await options.files.readCursor(options.cursorPath);
     const cursor = text === undefined ? undefined : decodeCursor(text);
     if (cursor === undefined)
-      options.log.warn('the output cursor is lost; log lines may be doubled', { path: options.logPath });
+      options.log.warn('the output cursor is lost; log lines may be repeated or missing', {
+        path: options.logPath,
+      });
     if (options.logPath === '') return new LogWriter(options, undefined, cursor?.streams ?? streamStart);
     const named = await options.files.open(options.logPath, false);
     if (cursor === undefined) return new LogWriter(options, named ?? (await openFresh(options)), streamStart);

@@ -7,99 +7,30 @@ import { dirname, join } from 'node:path';
 
 import { HerkosError } from '../../../lib/base/errors.js';
 import { silentLogger } from '../../../lib/base/logger.js';
-import type { LogFiles, OpenLog } from '../../../lib/pod/output/files.js';
+import type { Logger } from '../../../lib/base/logger.js';
+import { encodeCursor, streamStart } from '../../../lib/pod/output/cursor.js';
+import type { LogFiles } from '../../../lib/pod/output/files.js';
 import { systemLogFiles } from '../../../lib/pod/output/files.js';
 import { LogPump } from '../../../lib/pod/output/log-pump.js';
 import { LogWriter } from '../../../lib/pod/output/log-writer.js';
 import type { Guest } from '../../../lib/pod/ports.js';
 import { frame } from '../../../lib/wire/crilog/framing.js';
 import { parseLogLine } from '../../../lib/wire/crilog/line.js';
+import { DyingFiles } from '../../fakes/dying-log-files.js';
 import { FakeStream } from '../../fakes/pod-guest.js';
 import { eventually } from '../../tools/eventually.js';
 import { rejection } from '../../tools/rejection.js';
-
-/** File operations that die, for good, at the nth one; an append that dies has written a part. */
-class DyingFiles {
-  count = 0;
-  isDead = false;
-  /** Appends fail so often with a full disk, after writing a part. */
-  fullAppends = 0;
-
-  constructor(
-    readonly dieAt = Number.POSITIVE_INFINITY,
-    readonly afterEffect = true,
-  ) {}
-
-  /** Files that a dead process had open are closed by the kernel. */
-  readonly #open: OpenLog[] = [];
-
-  async release(): Promise<void> {
-    this.isDead = true;
-    await Promise.all(this.#open.splice(0).map((log) => log.close().catch(() => undefined)));
-  }
-
-  /** What the test changes is not what the compiler sees. */
-  get isGone(): boolean {
-    return this.isDead;
-  }
-
-  async #through<T>(effect: () => Promise<T>, partly?: () => Promise<unknown>): Promise<T> {
-    if (this.isDead) return new Promise<T>(() => undefined);
-    this.count += 1;
-    if (this.count >= this.dieAt) {
-      this.isDead = true;
-      await (this.afterEffect ? effect() : partly?.());
-      return new Promise<T>(() => undefined);
-    }
-    const result = await effect();
-    return this.isGone ? new Promise<T>(() => undefined) : result;
-  }
-
-  get files(): LogFiles {
-    return {
-      open: (path, create) =>
-        this.#through(async () => {
-          const log = await systemLogFiles.open(path, create);
-          return log === undefined ? undefined : this.#guard(log);
-        }),
-      findByInode: (directory, inode) => this.#through(() => systemLogFiles.findByInode(directory, inode)),
-      readCursor: (path) => this.#through(() => systemLogFiles.readCursor(path)),
-      writeCursor: (path, text) => this.#through(() => systemLogFiles.writeCursor(path, text)),
-      removeGone: (path) => this.#through(() => systemLogFiles.removeGone(path)),
-    };
-  }
-
-  #guard(log: OpenLog): OpenLog {
-    if (this.isGone) void log.close();
-    else this.#open.push(log);
-    const part = (data: Buffer): Promise<void> => log.append(data.subarray(0, Math.ceil(data.length * 0.6)));
-    return {
-      inode: log.inode,
-      size: () => this.#through(() => log.size()),
-      append: (data) =>
-        this.#through(
-          async () => {
-            if (this.fullAppends > 0) {
-              this.fullAppends -= 1;
-              await part(data);
-              throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
-            }
-            await log.append(data);
-          },
-          () => part(data),
-        ),
-      truncate: (bytes) => this.#through(() => log.truncate(bytes)),
-      read: (position, length) => this.#through(() => log.read(position, length)),
-      close: () => log.close(),
-    };
-  }
-}
 
 class FakeOutput {
   readonly stdout = new FakeStream();
   readonly stderr = new FakeStream();
 
   readonly readOutput: Guest['readOutput'] = (ctx, _id, name, from) => this[name].read(ctx, from);
+}
+
+function warningLog(): { readonly log: Logger; readonly warnings: string[] } {
+  const warnings: string[] = [];
+  return { log: { ...silentLogger, warn: (message) => void warnings.push(message) }, warnings };
 }
 
 describe('the output of a container', function () {
@@ -118,11 +49,17 @@ describe('the output of a container', function () {
 
   const logPath = (): string => join(directory, 'logs', 'app', '0.log');
 
-  async function pumpOf(files: LogFiles, how: 'create' | 'recover', path = logPath()): Promise<LogPump> {
-    const options = { files, logPath: path, cursorPath: join(directory, 'cursor'), log: silentLogger };
+  async function pumpOf(
+    files: LogFiles,
+    how: 'create' | 'recover',
+    path = logPath(),
+    log: Logger = silentLogger,
+    guest: Pick<Guest, 'readOutput'> = output,
+  ): Promise<LogPump> {
+    const options = { files, logPath: path, cursorPath: join(directory, 'cursor'), log };
     const writer = await (how === 'create' ? LogWriter.create(options) : LogWriter.recover(options));
-    const pump = new LogPump({ containerId: 'c', writer, tty: false, log: silentLogger });
-    pump.attach(output);
+    const pump = new LogPump({ containerId: 'c', writer, tty: false, log });
+    pump.attach(guest);
     return pump;
   }
 
@@ -332,43 +269,69 @@ describe('the output of a container', function () {
     await again.close();
   });
 
-  it('starts anew, with a warning, when the cursor is lost', async () => {
-    await writeFile(join(directory, 'cursor'), '{"version":1');
-    const pump = await pumpOf(systemLogFiles, 'recover');
+  const losses: readonly (readonly [string, (path: string) => Promise<void>])[] = [
+    ['is deleted', (path) => rm(path)],
+    ['is torn', (path) => writeFile(path, '{"version":1')],
+    [
+      'is from before there was any output',
+      (path) => writeFile(path, encodeCursor({ inode: '', sizeBytes: 0, streams: streamStart })),
+    ],
+  ];
+  for (const [how, lose] of losses)
+    it(`goes on with what the guest keeps when the cursor ${how}`, async () => {
+      const first = await pumpOf(systemLogFiles, 'create');
+      output.stdout.write('one\ntwo\nthr');
+      output.stderr.write('nothing more of this\n');
+      await eventually(() => output.stdout.acknowledged === 8n && output.stderr.acknowledged === 21n);
+      await first.close();
+      await lose(join(directory, 'cursor'));
+      const { log, warnings } = warningLog();
+      const pump = await pumpOf(systemLogFiles, 'recover', logPath(), log);
+      output.stdout.write('ee\nfour\n');
+      finish();
+      await pump.drained;
+      expect(pump.isComplete).to.equal(true);
+      await expectAll();
+      expect(output.stdout.acknowledged).to.equal(19n);
+      expect(warnings.filter((text) => text.startsWith('the guest does not keep'))).to.have.lengthOf(2);
+      await pump.close();
+    });
+
+  it('is repeated when the cursor is lost before the guest has forgotten it', async () => {
     output.stdout.write('one\n');
+    await writeFile(join(directory, 'cursor'), '{"version":1');
+    const { log, warnings } = warningLog();
+    const pump = await pumpOf(systemLogFiles, 'recover', logPath(), log);
     finish();
     await pump.drained;
     await expectAll();
+    expect(warnings).to.deep.equal(['the output cursor is lost; log lines may be repeated or missing']);
     await pump.close();
   });
 
-  it('says that the guest left something out, and keeps the rest', async () => {
-    const warnings: string[] = [];
-    const log = { ...silentLogger, warn: (message: string) => void warnings.push(message) };
-    const writer = await LogWriter.create({
-      files: systemLogFiles,
-      logPath: logPath(),
-      cursorPath: join(directory, 'cursor'),
-      log,
-    });
-    const pump = new LogPump({ containerId: 'c', writer, tty: true, log });
-    const chunks = [
+  it('says once that the guest leaves something out, and keeps the rest', async () => {
+    const { log, warnings } = warningLog();
+    const leaky = [
       { offset: 0n, data: Buffer.from('ab'), end: false },
       { offset: 10n, data: Buffer.from('cd\n'), end: false },
-      { offset: 5n, data: Buffer.from('zzzzzcd\nef\n'), end: true },
+      { offset: 5n, data: Buffer.from('zzzzzcd\nef\n'), end: false },
+      { offset: 100n, data: Buffer.from('gh\n'), end: true },
     ];
-    pump.attach({
-      readOutput: () => ({
+    const pump = await pumpOf(systemLogFiles, 'create', logPath(), log, {
+      readOutput: (_ctx, _id, name) => ({
         acknowledge: () => undefined,
         async *[Symbol.asyncIterator]() {
           await Promise.resolve();
-          yield* chunks;
+          if (name === 'stderr') yield { offset: 0n, data: Buffer.alloc(0), end: true };
+          else yield* leaky;
         },
       }),
     });
     await pump.drained;
-    expect((await logged()).stdout).to.deep.equal(['P ab', 'F cd', 'F ef']);
-    expect(warnings).to.deep.equal(['the guest left out a part of the output']);
+    expect((await logged()).stdout).to.deep.equal(['P ab', 'F cd', 'F ef', 'F gh']);
+    expect(warnings).to.deep.equal([
+      'the guest does not keep a part of the output any more; log lines may be missing',
+    ]);
     await pump.close();
   });
 });

@@ -189,6 +189,22 @@ describe('a hostile guest', () => {
       }
     });
 
+    it('from before what it was asked for, or from where no container ever gets', async () => {
+      const early = await read((call) => call.write(chunk(9, 5)));
+      expect(early).to.include({ class: 'DataLoss', reason: 'GUEST_OUTPUT_GAP' });
+      const late = await read((call) => call.write({ ...chunk(0, 5), offset: Long.MAX_UNSIGNED_VALUE }));
+      expect(late).to.have.property('reason', 'GUEST_MISBEHAVED');
+    });
+
+    it('with a gap after it began later than it was asked to', async () => {
+      const error = await read((call) => {
+        call.write(chunk(100, 5));
+        call.write(chunk(106, 5));
+      });
+      expect(error).to.include({ class: 'DataLoss', reason: 'GUEST_OUTPUT_GAP' });
+      expect((error as HerkosError).message).to.match(/at 106, not at 105$/);
+    });
+
     it('in chunks too large to be right', async () => {
       const error = await read((call) => call.write(chunk(10, 64 * 1024 + 1)));
       expect(error).to.have.property('reason', 'GUEST_MISBEHAVED');
