@@ -5,22 +5,21 @@ import { dirname } from 'node:path';
 import type { Context } from '../../lib/base/context.js';
 import { sleep, throwIfDone, withCancel } from '../../lib/base/context.js';
 import type { LogLine } from '../../lib/wire/crilog/line.js';
-import { LogFile } from './log-file.js';
+import type { LogFile } from './log-file.js';
 
 /** CRI has no event for the end of a container that every runtime serves, so its state is asked for. */
 const stateIntervalMs = 500;
 
 /**
- * Lines of a log as they come, until `hasEnded` and nothing is left. The daemon reports an end after it has
- * written the container's last output, so what is read after that is complete.
+ * Lines of a log as they come, from where `file` stands, until `hasEnded` and nothing is left. The daemon reports an end after it has
+ * written the container's last output, so what is read after that is complete. Closes the file.
  */
 export async function* followLog(
   ctx: Context,
-  path: string,
+  file: LogFile,
   hasEnded: () => Promise<boolean>,
 ): AsyncGenerator<LogLine, void> {
-  const file = new LogFile(path);
-  const changes = new ChangeWatch(dirname(path));
+  const changes = new ChangeWatch(dirname(file.path));
   try {
     for (;;) {
       throwIfDone(ctx);

@@ -1,7 +1,11 @@
 /** Where and how a command answers: tables for people on standard output, or JSON for programs. */
+import type { Context } from '../../lib/base/context.js';
+import { abortable } from '../../lib/base/context.js';
 
 export interface OutputStream {
+  /** False: the reader is slow; 'drain' tells when there is room for more. */
   write(text: string | Uint8Array): unknown;
+  once?(event: 'drain', listener: () => void): unknown;
   readonly isTTY?: boolean;
   readonly columns?: number;
 }
@@ -42,6 +46,15 @@ export class Output {
           .trimEnd()}\n`,
       );
   }
+}
+
+/** Writes, and waits for a reader that is slower than us: what he has not read would pile up in our memory. */
+export async function written(ctx: Context, stream: OutputStream, text: string | Uint8Array): Promise<void> {
+  if (stream.write(text) !== false) return;
+  const drained = new Promise<void>((resolve) => {
+    stream.once?.('drain', resolve);
+  });
+  await abortable(ctx, drained);
 }
 
 /** Names and messages come from others: control characters would reach into the reader's terminal. */

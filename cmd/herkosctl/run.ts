@@ -4,6 +4,7 @@ import type { Context } from '../../lib/base/context.js';
 import { background } from '../../lib/base/context.js';
 import { HerkosError, messageOf } from '../../lib/base/errors.js';
 import { Exit, orNotRun } from './exit-codes.js';
+import { LogFile } from './log-file.js';
 import { followLog } from './log-follow.js';
 import { LogWriter, hasEnded } from './logs.js';
 import { infoOf } from './messages.js';
@@ -109,10 +110,10 @@ async function ensureImage(session: Session, image: string, options: RunOptions)
 /** Shows the output until the container has ended. */
 async function attach(session: Session, running: Running): Promise<number> {
   const { containerId, plan } = running;
-  const path = `${plan.sandbox.logDirectory ?? ''}/${plan.container.logPath ?? ''}`;
-  const writer = new LogWriter(session.output, false);
-  for await (const line of followLog(session.ctx, path, async () => hasEnded(session, containerId)))
-    writer.write(line);
+  const file = new LogFile(`${plan.sandbox.logDirectory ?? ''}/${plan.container.logPath ?? ''}`);
+  const writer = new LogWriter(session, false);
+  for await (const line of followLog(session.ctx, file, async () => hasEnded(session, containerId)))
+    await writer.write(line);
   const { status } = await session.quick(session.rpc.containerStatus, { containerId });
   if (status?.reason === 'OOMKilled') session.output.note('the container was killed: it was out of memory');
   return status?.exitCode ?? 0;

@@ -11,6 +11,9 @@ export interface LogLine {
   readonly content: Buffer;
 }
 
+/** Time, stream and tags always fit in so many bytes. */
+export const headBytesMax = 128;
+
 const newline = Buffer.from('\n');
 
 /** Unix nanoseconds as RFC 3339 in UTC with all nine digits. */
@@ -40,9 +43,6 @@ export function parseLogLine(line: Buffer): LogLine | undefined {
     content: line.subarray(all.length),
   };
 }
-
-/** Time, stream and tags always fit in so many bytes. */
-const headBytesMax = 128;
 
 /** Counts the complete lines of each stream while a log passes by in chunks of any size. */
 export class LogLineCounter {
