@@ -2,7 +2,7 @@
 import { CommanderError } from 'commander';
 
 import { background, withCancel } from '../../lib/base/context.js';
-import { HerkosError, messageOf } from '../../lib/base/errors.js';
+import { HerkosError, isErrno, messageOf } from '../../lib/base/errors.js';
 import { Exit, NotRun, exitCodes } from './exit-codes.js';
 import { buildProgram } from './program.js';
 
@@ -17,8 +17,14 @@ const onSignal = (): void => {
 };
 process.on('SIGINT', onSignal);
 process.on('SIGTERM', onSignal);
-// `herkosctl logs | head`: nobody reads any more, which is no error.
-process.stdout.on('error', () => process.exit(exitCodes.ok));
+process.stdout.on('error', (error) => {
+  // `herkosctl logs | head`: nobody reads any more, which is no error.
+  if (isErrno(error, 'EPIPE')) process.exit(process.exitCode ?? exitCodes.ok);
+  process.stderr.write(`herkosctl: cannot write to standard output: ${messageOf(error)}\n`);
+  process.exit(exitCodes.error);
+});
+// There is no place left to say so. What the command was to do may not be done.
+process.stderr.on('error', () => process.exit(process.exitCode ?? exitCodes.error));
 
 try {
   await buildProgram(interrupt, process).parseAsync(process.argv);

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { expect } from 'chai';
@@ -23,8 +24,8 @@ describe('the process herkosctl', () => {
     await cri.stop();
   });
 
+  const main = join(projectRoot, 'dist/cmd/herkosctl/main.js');
   const start = async (args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> => {
-    const main = join(projectRoot, 'dist/cmd/herkosctl/main.js');
     const child = spawn(process.execPath, [main, ...args], {
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -75,6 +76,35 @@ describe('the process herkosctl', () => {
       Promise.resolve({ exitCode: 42, stdout: Buffer.from('out'), stderr: Buffer.alloc(0) });
     const { code, stdout } = await start(['--socket', cri.socketPath, 'exec', 'web', 'false']);
     expect([code, stdout]).to.deep.equal([42, 'out']);
+  });
+
+  it('ends with 1, and says so, when its answer cannot be written', async () => {
+    const full = openSync('/dev/full', 'w');
+    try {
+      for (const args of [['ps'], ['ps', '-o', 'json'], ['--help']]) {
+        const child = spawn(process.execPath, [main, '--socket', cri.socketPath, ...args], {
+          stdio: ['ignore', full, 'pipe'],
+        });
+        let stderr = '';
+        child.stderr?.on('data', (data: Buffer) => (stderr += data.toString()));
+        const [code] = (await once(child, 'close')) as [number | null];
+        expect(code, args.join(' ')).to.equal(1);
+        expect(stderr).to.match(/^herkosctl: cannot write to standard output: ENOSPC[^\n]*\n$/);
+      }
+    } finally {
+      closeSync(full);
+    }
+  });
+
+  it('ends with 0 and without a word when nobody reads its answer any more', async () => {
+    const child = spawn(process.execPath, [main, '--socket', cri.socketPath, 'ps'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    child.stdout.destroy();
+    let stderr = '';
+    child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
+    const [code] = (await once(child, 'close')) as [number | null];
+    expect([code, stderr]).to.deep.equal([0, '']);
   });
 
   it('tells its version and how it is used', async () => {
