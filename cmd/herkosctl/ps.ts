@@ -1,5 +1,5 @@
 import { v1 } from '../../lib/cri/api.js';
-import { firstText } from './messages.js';
+import { firstText, stateName } from './messages.js';
 import { shownAge, shownId } from './output.js';
 import type { Session } from './session.js';
 
@@ -93,10 +93,4 @@ function rowsOf(
     state: stateName(container.state),
     createdAt: String(container.createdAt ?? 0),
   }));
-}
-
-export function stateName(state: v1.ContainerState | null | undefined): string {
-  const name =
-    (v1.ContainerState as unknown as Readonly<Record<number, string>>)[state ?? 0] ?? 'CONTAINER_UNKNOWN';
-  return name.replace('CONTAINER_', '').toLowerCase();
 }

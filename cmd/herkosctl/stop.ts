@@ -10,7 +10,7 @@ export async function stopCommand(
   targets: readonly string[],
   options: { readonly time: number },
 ): Promise<void> {
-  await each(session, targets, 'stopped', async (target) => {
+  await each(session, targets, 'stopped', undefined, async (target) => {
     if (target.kind === 'container') await stopContainer(session, target, options.time);
     else await stopPod(session, target, options.time);
   });
@@ -21,7 +21,7 @@ export async function removeCommand(
   targets: readonly string[],
   options: { readonly force?: boolean },
 ): Promise<void> {
-  await each(session, targets, 'removed', async (target) => {
+  await each(session, targets, 'removed', 'strict', async (target) => {
     const runs = target.kind === 'pod' ? target.ready : target.running;
     if (runs && options.force !== true)
       throw new HerkosError(
@@ -51,11 +51,12 @@ async function each(
   session: Session,
   targets: readonly string[],
   done: string,
+  strict: 'strict' | undefined,
   act: (target: Target) => Promise<void>,
 ): Promise<void> {
   const ids: string[] = [];
   for (const text of targets) {
-    const target = await findTarget(session, text);
+    const target = await findTarget(session, text, strict);
     await act(target);
     ids.push(target.id);
     if (session.output.format === 'table') session.output.line(text);

@@ -1,15 +1,17 @@
 /** Finds what a person means: an id, the beginning of one, or a name. */
-import { HerkosError } from '../../lib/base/errors.js';
 import { v1 } from '../../lib/cri/api.js';
+import { beginsId, theOnly } from './lookup.js';
+import { stateName } from './messages.js';
+import { shownId } from './output.js';
 import type { Session } from './session.js';
-
-const prefixLengthMin = 3;
 
 export interface Pod {
   readonly kind: 'pod';
   readonly id: string;
   readonly name: string;
   readonly ready: boolean;
+  /** For people; so is a container's. */
+  readonly state: string;
 }
 
 export interface Container {
@@ -18,6 +20,7 @@ export interface Container {
   readonly name: string;
   readonly podId: string;
   readonly running: boolean;
+  readonly state: string;
 }
 
 export type Target = Pod | Container;
@@ -34,6 +37,7 @@ export async function allTargets(session: Session): Promise<{ pods: Pod[]; conta
       id: item.id ?? '',
       name: item.metadata?.name ?? '',
       ready: item.state === v1.PodSandboxState.SANDBOX_READY,
+      state: item.state === v1.PodSandboxState.SANDBOX_READY ? 'ready' : 'not ready',
     })),
     containers: containers.map((item) => ({
       kind: 'container',
@@ -41,45 +45,51 @@ export async function allTargets(session: Session): Promise<{ pods: Pod[]; conta
       name: item.metadata?.name ?? '',
       podId: item.podSandboxId ?? '',
       running: item.state === v1.ContainerState.CONTAINER_RUNNING,
+      state: stateName(item.state),
     })),
   };
 }
 
-/** A pod or a container. @throws NotFound; InvalidArgument when several fit */
-export async function findTarget(session: Session, text: string): Promise<Target> {
+/**
+ * A pod or a container. Names come again: of several that fit, the only one that runs is meant, except with
+ * `strict`, for what cannot be undone. @throws NotFound; InvalidArgument when several fit
+ */
+export async function findTarget(session: Session, text: string, strict?: 'strict'): Promise<Target> {
   const { pods, containers } = await allTargets(session);
-  return single(text, matches([...pods, ...containers], text), 'pod or container');
+  const found: Target[] = matches([...pods, ...containers], text);
+  return single(text, strict === undefined ? preferLive(found) : found, 'pod or container');
 }
 
 /** A container, or the only one (else the only running one) of a pod. */
 export async function findContainer(session: Session, text: string, name?: string): Promise<Container> {
   const { pods, containers } = await allTargets(session);
-  if (name === undefined) {
-    const direct = matches(containers, text).filter(
-      ({ id, name: own }) => id.startsWith(text) || own === text,
-    );
-    const pod = matches(pods, text);
-    if (direct.length > 0 && pod.length === 0) return single(text, direct, 'container');
+  const fitting = preferLive(matches(pods, text));
+  if (name === undefined && fitting.length === 0) {
+    const direct = matches(containers, text);
+    if (direct.length > 0) return single(text, preferLive(direct), 'container');
   }
-  const pod = single(text, matches(pods, text), name === undefined ? 'pod or container' : 'pod');
+  const pod = single(text, fitting, name === undefined ? 'pod or container' : 'pod');
   const inside = containers.filter(
     ({ podId, name: own }) => podId === pod.id && (name === undefined || own === name),
   );
-  const running = inside.filter((container) => container.running);
-  return single(name ?? text, inside.length > 1 && running.length === 1 ? running : inside, 'container');
+  return single(name ?? text, preferLive(inside), 'container');
 }
 
 function matches<T extends Target>(all: readonly T[], text: string): T[] {
   const exact = all.filter(({ id, name }) => id === text || name === text);
-  if (exact.length > 0 || text.length < prefixLengthMin) return exact;
-  return all.filter(({ id }) => id.startsWith(text));
+  return exact.length > 0 ? exact : all.filter(({ id }) => beginsId(text, id));
+}
+
+function preferLive<T extends Target>(found: readonly T[]): readonly T[] {
+  const live = found.filter((target) => (target.kind === 'pod' ? target.ready : target.running));
+  return live.length === 1 ? live : found;
 }
 
 function single<T extends Target>(text: string, found: readonly T[], what: string): T {
-  const [first, second] = found;
-  if (first === undefined)
-    throw new HerkosError('NotFound', `there is no ${what} '${text}'; 'herkosctl ps -a' shows what there is`);
-  if (second === undefined) return first;
-  const names = found.map(({ kind, name, id }) => `${kind} ${name} (${id.slice(0, 13)})`).join(', ');
-  throw new HerkosError('InvalidArgument', `'${text}' fits several: ${names}; write more of the id`);
+  return theOnly(
+    text,
+    found,
+    { what, hasNames: true, list: 'ps -a' },
+    ({ kind, name, id, state }) => `${kind} ${name} (${shownId(id)}, ${state})`,
+  );
 }

@@ -3,6 +3,7 @@ import { admin } from '#gen/admin/v1/services.js';
 
 import { HerkosError, classOf } from '../../lib/base/errors.js';
 import { formatBytes } from '../../lib/base/units.js';
+import { beginsId, theOnly } from './lookup.js';
 import { plain } from './messages.js';
 import { shownAge, shownMs } from './output.js';
 import type { Session } from './session.js';
@@ -11,7 +12,6 @@ type Template = herkos.admin.v1.Template;
 type Progress = herkos.admin.v1.TemplateProgress;
 
 const { Phase } = herkos.admin.v1.TemplateProgress;
-const prefixLengthMin = 3;
 
 export interface BuildOptions {
   /** Empty: the domain of pods that have none. */
@@ -95,18 +95,8 @@ async function list(session: Session): Promise<Template[]> {
 }
 
 function find(known: readonly string[], text: string): string {
-  const found = text.length < prefixLengthMin ? [] : known.filter((id) => id.startsWith(text));
-  const [first, second] = found;
-  if (first === undefined)
-    throw new HerkosError(
-      'NotFound',
-      `there is no template '${text}'; 'herkosctl template ls' shows what there is`,
-    );
-  if (second === undefined) return first;
-  throw new HerkosError(
-    'InvalidArgument',
-    `'${text}' fits several: ${found.join(', ')}; write more of the id`,
-  );
+  const found = known.filter((id) => beginsId(text, id));
+  return theOnly(text, found, { what: 'template', hasNames: false, list: 'template ls' }, String);
 }
 
 /** One line a phase on standard error; returns the last message. */

@@ -1,9 +1,9 @@
 import { herkos } from '#gen/admin/v1/api.js';
 import { admin } from '#gen/admin/v1/services.js';
 
-import { HerkosError } from '../../lib/base/errors.js';
 import { formatBytes } from '../../lib/base/units.js';
 import { outline } from './inspect.js';
+import { beginsId, theOnly } from './lookup.js';
 import { plain } from './messages.js';
 import { shownAge, shownId } from './output.js';
 import type { Session } from './session.js';
@@ -11,7 +11,6 @@ import type { Session } from './session.js';
 type Vm = herkos.admin.v1.Vm;
 
 const { Role } = herkos.admin.v1.Vm;
-const prefixLengthMin = 3;
 
 export async function listVmsCommand(session: Session): Promise<void> {
   const vms = await list(session);
@@ -74,14 +73,10 @@ function podName(vm: Vm): string {
 
 function find(vms: readonly Vm[], text: string): Vm {
   const named = vms.filter((vm) => vm.podName !== '' && (vm.podName === text || podName(vm) === text));
-  const fits = (id: string): boolean => text.length >= prefixLengthMin && id.startsWith(text);
-  const found = named.length > 0 ? named : vms.filter((vm) => fits(vm.id) || fits(vm.podSandboxId));
-  const [first, second] = found;
-  if (first === undefined)
-    throw new HerkosError('NotFound', `there is no VM '${text}'; 'herkosctl vm ls' shows what there is`);
-  if (second === undefined) return first;
-  const names = found.map((vm) => `${user(vm)} (${shownId(vm.id)})`).join(', ');
-  throw new HerkosError('InvalidArgument', `'${text}' fits several: ${names}; write more of the id`);
+  const found =
+    named.length > 0 ? named : vms.filter((vm) => beginsId(text, vm.id) || beginsId(text, vm.podSandboxId));
+  const sort = { what: 'VM', hasNames: true, list: 'vm ls' };
+  return theOnly(text, found, sort, (vm) => `${user(vm)} (${shownId(vm.id)})`);
 }
 
 /** What the daemon does not know is 0. */
