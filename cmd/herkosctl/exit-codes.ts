@@ -1,4 +1,4 @@
-/** What the shell sees (docs/operating): commands that run something pass its exit code on. */
+/** What the shell sees (docs/herkosctl.md): commands that run something pass its exit code on. */
 import { HerkosError } from '../../lib/base/errors.js';
 
 export const exitCodes = {
@@ -18,6 +18,9 @@ export class Exit extends Error {
     super(`exit ${String(code)}`);
   }
 }
+
+/** What is wrong with the command line, where Commander would repeat a value that nobody else may read. */
+export class WrongUsage extends HerkosError {}
 
 /** Errors before the command ran become `notRun`, so that a script can tell them from the command's failure. */
 export class NotRun extends HerkosError {}

@@ -3,7 +3,7 @@ import { CommanderError } from 'commander';
 
 import { background, withCancel } from '../../lib/base/context.js';
 import { HerkosError, isErrno, messageOf } from '../../lib/base/errors.js';
-import { Exit, NotRun, exitCodes } from './exit-codes.js';
+import { Exit, NotRun, WrongUsage, exitCodes } from './exit-codes.js';
 import { buildProgram } from './program.js';
 
 /** Ctrl-C ends the context: whatever is under way is given up, and what was made for it is removed. */
@@ -40,5 +40,6 @@ function exitCodeOf(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
   if (interrupted) return exitCodes.interrupted;
   process.stderr.write(`herkosctl: ${messageOf(error).replaceAll('\n', ' ')}\n`);
+  if (error instanceof WrongUsage) return exitCodes.usage;
   return error instanceof NotRun ? exitCodes.notRun : exitCodes.error;
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 
 import type { Context } from '../../lib/base/context.js';
 import { SocketClient } from '../../lib/cri/client.js';
@@ -11,6 +11,15 @@ import { imagesCommand, removeImageCommand } from './images.js';
 import { inspectCommand } from './inspect.js';
 import { logsCommand } from './logs.js';
 import { firstText } from './messages.js';
+import {
+  collect,
+  credentials,
+  portMappings,
+  positiveNumber,
+  size,
+  user,
+  wholeNumber,
+} from './option-values.js';
 import type { OutputFormat, OutputStream } from './output.js';
 import { Output } from './output.js';
 import { psCommand } from './ps.js';
@@ -119,13 +128,18 @@ function addRun(program: Command, withSession: WithSession): void {
         .choices(['always', 'missing', 'never'])
         .default('missing'),
     )
-    .option('--creds <user:password>', 'for the registry; HERKOS_CREDS does the same')
+    .option('--creds <user:password>', 'for the registry; HERKOS_CREDS does the same', credentials)
     .option('-q, --quiet', 'no progress and no times')
     .option('-e, --env <name=value>', 'environment of the command (repeatable)', collect, [])
-    .option('-p, --publish <ports>', '[ip:]port-of-the-node:port-of-the-pod[/udp] (repeatable)', collect, [])
-    .option('-m, --memory <size>', 'memory limit, such as 512MiB')
+    .option(
+      '-p, --publish <ports>',
+      '[ip:]port-of-the-node:port-of-the-pod[/udp] (repeatable)',
+      portMappings,
+      [],
+    )
+    .option('-m, --memory <size>', 'memory limit, such as 512MiB', size)
     .option('--cpus <number>', 'processor limit, such as 1.5', positiveNumber)
-    .option('-u, --user <user[:group]>', 'run as this user')
+    .option('-u, --user <user[:group]>', 'run as this user', user)
     .option('-w, --workdir <path>', 'working directory')
     .option('--runtime-handler <name>', 'as a RuntimeClass would name it', '')
     .option('--log-dir <path>', 'where the logs of such pods go', defaultLogDirectory)
@@ -186,7 +200,7 @@ function addImages(program: Command, withSession: WithSession): void {
     .command('pull')
     .description('pull an image')
     .argument('<image>')
-    .option('--creds <user:password>', 'for the registry; HERKOS_CREDS does the same')
+    .option('--creds <user:password>', 'for the registry; HERKOS_CREDS does the same', credentials)
     .option('-q, --quiet', 'no progress')
     .action(withSession(pullCommand));
   const image = program.command('image').description('work on images');
@@ -243,21 +257,6 @@ function addVms(program: Command, withSession: WithSession): void {
     .description('show everything that is known of a machine')
     .argument('<target>', 'id of the machine or its pod, or the pod’s name')
     .action(withSession(async (session: Session, target: string) => inspectVmCommand(session, target)));
-}
-
-function collect(value: string, before: readonly string[]): string[] {
-  return [...before, value];
-}
-
-function wholeNumber(text: string): number {
-  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('write a whole number');
-  return Number(text);
-}
-
-function positiveNumber(text: string): number {
-  const value = Number(text);
-  if (!(value > 0)) throw new InvalidArgumentError('write a number above 0');
-  return value;
 }
 
 function packageVersion(): string {

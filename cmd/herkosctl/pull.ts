@@ -66,11 +66,11 @@ async function watch(
   return last.imageIds;
 }
 
-/** `user:password`, as other tools take it; HERKOS_CREDS keeps it out of the process list. */
+/** The option was looked at when the command line was read; HERKOS_CREDS keeps it out of the process list. */
 function credentials(option: string | undefined): readonly [string, string] {
   const text = option ?? process.env['HERKOS_CREDS'] ?? '';
   if (text === '') return ['', ''];
   const colon = text.indexOf(':');
-  if (colon < 1) throw new HerkosError('InvalidArgument', '--creds: write user:password');
+  if (colon < 1) throw new HerkosError('InvalidArgument', 'HERKOS_CREDS: write user:password');
   return [text.slice(0, colon), text.slice(colon + 1)];
 }

@@ -4,8 +4,6 @@ import { join } from 'node:path';
 
 import Long from 'long';
 
-import { HerkosError } from '../../lib/base/errors.js';
-import { parseBytes } from '../../lib/base/units.js';
 import { v1 } from '../../lib/cri/api.js';
 
 export interface RunOptions {
@@ -16,10 +14,11 @@ export interface RunOptions {
   readonly creds?: string;
   readonly quiet?: boolean;
   readonly env: readonly string[];
-  readonly publish: readonly string[];
-  readonly memory?: string;
+  readonly publish: readonly v1.PortMapping.$Properties[];
+  /** Bytes. */
+  readonly memory?: number;
   readonly cpus?: number;
-  readonly user?: string;
+  readonly user?: v1.LinuxContainerSecurityContext.$Properties;
   readonly workdir?: string;
   readonly runtimeHandler: string;
   readonly logDir: string;
@@ -28,11 +27,6 @@ export interface RunOptions {
 export const namespace = 'herkosctl';
 const containerName = 'main';
 const cpuPeriodUs = 100_000;
-const protocols: Readonly<Record<string, v1.Protocol>> = {
-  tcp: v1.Protocol.TCP,
-  udp: v1.Protocol.UDP,
-  sctp: v1.Protocol.SCTP,
-};
 
 export interface RunPlan {
   readonly name: string;
@@ -40,7 +34,6 @@ export interface RunPlan {
   readonly container: v1.ContainerConfig.$Properties;
 }
 
-/** @throws InvalidArgument that names the option */
 export function planRun(image: string, args: readonly string[], options: RunOptions): RunPlan {
   const name = options.name ?? generatedName(image);
   const uid = randomUUID();
@@ -57,7 +50,7 @@ export function planRun(image: string, args: readonly string[], options: RunOpti
       metadata: { name, namespace, uid, attempt: 0 },
       hostname: name.slice(0, 63),
       logDirectory: join(options.logDir, `${namespace}_${name}_${uid}`),
-      portMappings: options.publish.map(portMapping),
+      portMappings: [...options.publish],
       labels,
       linux: { securityContext: { namespaceOptions }, resources: limits },
     },
@@ -75,7 +68,7 @@ export function planRun(image: string, args: readonly string[], options: RunOpti
         securityContext: {
           namespaceOptions,
           seccomp: { profileType: v1.SecurityProfile.ProfileType.RuntimeDefault },
-          ...user(options.user),
+          ...options.user,
         },
       },
     },
@@ -97,43 +90,14 @@ function variable(text: string): v1.KeyValue.$Properties {
   return { key, value: Buffer.from(value) };
 }
 
-/** `[ip:]host:container[/protocol]`; an IPv6 address stands in brackets. */
-function portMapping(text: string): v1.PortMapping.$Properties {
-  const match = /^(?:(\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(\d{1,5}):(\d{1,5})(?:\/(tcp|udp|sctp))?$/.exec(text);
-  if (match === null)
-    throw new HerkosError(
-      'InvalidArgument',
-      `--publish ${text}: write [ip:]port-of-the-node:port-of-the-pod[/udp]`,
-    );
-  const [, ip = '', host, inside, protocol = 'tcp'] = match;
-  return {
-    hostIp: ip.replaceAll(/[[\]]/g, ''),
-    hostPort: Number(host),
-    containerPort: Number(inside),
-    protocol: protocols[protocol] ?? v1.Protocol.TCP,
-  };
-}
-
 function resources({ memory, cpus }: RunOptions): v1.LinuxContainerResources.$Properties {
   return {
-    ...(memory === undefined ? {} : { memoryLimitInBytes: Long.fromNumber(parseBytes(memory)) }),
+    ...(memory === undefined ? {} : { memoryLimitInBytes: Long.fromNumber(memory) }),
     ...(cpus === undefined
       ? {}
       : {
           cpuPeriod: Long.fromNumber(cpuPeriodUs),
           cpuQuota: Long.fromNumber(Math.round(cpus * cpuPeriodUs)),
         }),
-  };
-}
-
-/** A number, or a name that the image knows; `user:group` with numbers. */
-function user(text: string | undefined): v1.LinuxContainerSecurityContext.$Properties {
-  if (text === undefined) return {};
-  const [name = '', group] = text.split(':');
-  if (group !== undefined && !/^\d+$/.test(group))
-    throw new HerkosError('InvalidArgument', `--user ${text}: the group must be a number`);
-  return {
-    ...(/^\d+$/.test(name) ? { runAsUser: { value: Long.fromString(name) } } : { runAsUsername: name }),
-    ...(group === undefined ? {} : { runAsGroup: { value: Long.fromString(group) } }),
   };
 }

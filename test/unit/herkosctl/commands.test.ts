@@ -125,15 +125,15 @@ describe('herkosctl', () => {
       expect(cri.images.list()).to.deep.equal([]);
     });
 
-    for (const bad of [
-      ['-p', 'x'],
-      ['-m', 'much'],
-      ['--name', 'a b'],
-      ['-u', '1:staff'],
-    ])
+    for (const [bad, told] of [
+      [['-p', 'x'], 'port-of-the-node'],
+      [['-m', 'much'], '512MiB'],
+      [['-u', '1:staff'], 'number'],
+      [['--name', 'a b'], 'a b'],
+    ] as const)
       it(`refuses ${bad.join(' ')}`, async () => {
         const { error } = await run('-d', ...bad, image);
-        expect(error).to.have.property('class', 'InvalidArgument');
+        expect(error).to.have.property('message').that.contains(told);
         expect(cri.pods.sandboxes()).to.deep.equal([]);
       });
   });

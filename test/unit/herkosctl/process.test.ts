@@ -57,11 +57,25 @@ describe('the process herkosctl', () => {
       ['ps', '--odd'],
       ['logs', '--tail', 'x', 'y'],
       ['ps', '-o', 'xml'],
+      ['run', '--memory', 'abc', 'x'],
+      ['run', '--cpus', 'x', 'x'],
+      ['run', '-p', 'x', 'x'],
+      ['run', '-p', '80:65536', 'x'],
+      ['run', '-u', '1:staff', 'x'],
     ]) {
       const { code, stderr } = await start(args);
       expect(code, args.join(' ')).to.equal(2);
       expect(stderr).to.contain('error:');
     }
+  });
+
+  it('never shows credentials that are written wrongly', async () => {
+    for (const command of ['run', 'pull'])
+      expect(await start([command, '--creds', 'secret', 'x'])).to.deep.equal({
+        code: 2,
+        stdout: '',
+        stderr: 'herkosctl: --creds: write user:password\n',
+      });
   });
 
   it('ends with 125 when it could not run the command', async () => {
