@@ -1,6 +1,11 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
 import { expect } from 'chai';
+import { parse } from 'smol-toml';
 
 import { loadConfig, parseConfig } from '../../../lib/config/load.js';
+import { projectRoot } from '../../arch/project.js';
 import { rejection } from '../../tools/rejection.js';
 
 describe('config', () => {
@@ -10,6 +15,15 @@ describe('config', () => {
     expect(config.vm.accel).to.equal('auto');
     expect(config.vm.ksm_domains).to.deep.equal([]);
     expect(config.pod.writable_layer).to.equal(10 * 1024 ** 3);
+  });
+
+  it('is in the manual with every key and its default', () => {
+    const manual = readFileSync(join(projectRoot, 'docs/operating.md'), 'utf8');
+    const [, text = ''] = /```toml\n([^]*?)```/.exec(manual) ?? [];
+    const defaults = parseConfig('', 'empty');
+    expect(parseConfig(text, 'manual')).to.deep.equal(defaults);
+    for (const [section, values] of Object.entries(defaults))
+      expect(parse(text)[section], section).to.have.all.keys(...Object.keys(values));
   });
 
   it('reads sizes with units', () => {
