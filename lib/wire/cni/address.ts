@@ -1,6 +1,7 @@
 /** Small arithmetic on IP addresses and CIDRs, as text. */
 import { isIP, isIPv4 } from 'node:net';
 
+import { bitsOf, toNumber } from '../../base/ip.js';
 import type { Address } from '../../model/network.js';
 import { bad } from './json.js';
 
@@ -27,17 +28,6 @@ export function isV4(ip: string): boolean {
   return isIPv4(ip);
 }
 
-/** Prefix length of a single host: 32 or 128. */
-export function bitsOf(ip: string): number {
-  return isIPv4(ip) ? 32 : 128;
-}
-
-/** The address as a number, whatever its spelling. */
-export function toNumber(ip: string): bigint {
-  if (isIPv4(ip)) return ip.split('.').reduce((sum, part) => (sum << 8n) | BigInt(part), 0n);
-  return v6Groups(ip).reduce((sum, group) => (sum << 16n) | BigInt(group), 0n);
-}
-
 /** True when both are of one family and `inner` lies in the network of `outer`. */
 export function contains(outer: Address, inner: string): boolean {
   if (isV4(outer.ip) !== isV4(inner)) return false;
@@ -58,22 +48,4 @@ export function sameIp(a: string, b: string): boolean {
 
 export function isLinkLocalV6(ip: string): boolean {
   return !isV4(ip) && toNumber(ip) >> 118n === 0xfe80n >> 6n;
-}
-
-function v6Groups(ip: string): number[] {
-  // A dotted tail (`::ffff:10.0.0.1`) is two groups.
-  const dotted = /^(.*:)(\d+\.\d+\.\d+\.\d+)$/.exec(ip);
-  const plain =
-    dotted === null
-      ? ip
-      : `${dotted[1] ?? ''}${(toNumber(dotted[2] ?? '') >> 16n).toString(16)}:${(toNumber(dotted[2] ?? '') & 0xffffn).toString(16)}`;
-  const [head = '', tail] = plain.split('::');
-  const left = groupsOf(head);
-  if (tail === undefined) return left;
-  const right = groupsOf(tail);
-  return [...left, ...Array<number>(8 - left.length - right.length).fill(0), ...right];
-}
-
-function groupsOf(text: string): number[] {
-  return text === '' ? [] : text.split(':').map((group) => Number.parseInt(group, 16));
 }

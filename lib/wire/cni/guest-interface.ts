@@ -10,8 +10,9 @@
  * - on-link routes before the routes whose gateway they reach (calico: `169.254.1.1` on the link, then
  *   the default route through it).
  */
+import { bitsOf } from '../../base/ip.js';
 import type { Address, GuestInterface, NetworkAttachment, Route } from '../../model/network.js';
-import { bitsOf, contains, isLinkLocalV6, isV4, networkKey, sameIp } from './address.js';
+import { contains, isLinkLocalV6, isV4, networkKey, sameIp } from './address.js';
 import { bad } from './json.js';
 import type { LinkState } from './link-state.js';
 import type { CniIp, CniResult, CniRoute } from './result.js';

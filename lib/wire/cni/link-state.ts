@@ -3,8 +3,9 @@
  * `address show dev X` and of `route show table all dev X`. It is the only full truth about what a
  * plugin did: calico's and ptp's routes are in no CNI result.
  */
+import { bitsOf } from '../../base/ip.js';
 import type { Address } from '../../model/network.js';
-import { bitsOf, networkKey, parseCidr, parseIp } from './address.js';
+import { networkKey, parseCidr, parseIp } from './address.js';
 import type { JsonObject } from './json.js';
 import { asObject, bad, booleanAt, objectsAt, stringAt, uint32At } from './json.js';
 

@@ -49,7 +49,25 @@ describe('config', () => {
       ['[node]\nsocket = "run/x.sock"\n', ['node.socket', 'absolute path']],
       ['[node]\nstate_dir = "/var/../etc"\n', ['node.state_dir', '..']],
       ['[node]\ninstance = "Has Spaces"\n', ['node.instance']],
-      ['[network]\ndefault_subnets = ["10.0.0.0"]\n', ['network.default_subnets']],
+      ...[
+        ['10.233.7.0', 'write for example 10.233.7.0/24'],
+        ['10.233.7.5', 'write for example 10.233.7.0/24'],
+        ['10.233.7.0/33', 'needs a prefix of 1 to 30 bits; write for example 10.233.7.0/24'],
+        ['10.233.7.0/31', 'needs a prefix of 1 to 30 bits'],
+        ['0.0.0.0/0', 'needs a prefix of 1 to 30 bits'],
+        ['10.233.7.0/', 'needs a prefix of 1 to 30 bits'],
+        ['10.233.7.0/024', 'needs a prefix of 1 to 30 bits'],
+        ['10.233.7.5/24', 'write 10.233.7.0/24'],
+        ['10.255.255.255/9', 'write 10.128.0.0/9'],
+        ['fd00:1::', 'write for example fd00:1::/64'],
+        ['fd00:1::/127', 'needs a prefix of 1 to 126 bits; write for example fd00:1::/64'],
+        ['fd00:0:0:2:0:0:0:5/64', 'write fd00:0:0:2::/64'],
+        ['fe80::%eth0/64', 'write for example 10.219.0.0/16 or fd68:6572:6b6f:1::/64'],
+        ['the moon/8', 'write for example 10.219.0.0/16'],
+      ].map(([subnet = '', what = '']): [string, string[]] => [
+        `[network]\ndefault_subnets = ["${subnet}"]\n`,
+        ['network.default_subnets.0', `'${subnet}'`, what],
+      ]),
       ['[metrics]\naddress = ":9464"\n', ['metrics.address', '127.0.0.1:9464']],
       ['[metrics]\naddress = "localhost:9464"\n', ['metrics.address', 'an IP address']],
       ['[metrics]\naddress = "127.0.0.1"\n', ['metrics.address']],
@@ -68,6 +86,13 @@ describe('config', () => {
       }
       for (const word of ['herkosd.toml', ...words]) expect(message, text).to.include(word);
     }
+  });
+
+  it('takes subnets of all sizes and spellings', () => {
+    for (const subnet of ['10.9.0.0/30', '10.0.0.0/8', 'fd00::/126', 'FD00:0:0:1:0:0:0:0/64'])
+      expect(
+        parseConfig(`[network]\ndefault_subnets = ["${subnet}"]\n`, 'x').network.default_subnets,
+      ).to.deep.equal([subnet]);
   });
 
   it('needs the file that was asked for by name', async () => {

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 
+import { toNumber } from '../../../../lib/base/ip.js';
 import {
   contains,
   isLinkLocalV6,
@@ -8,7 +9,6 @@ import {
   parseCidr,
   parseIp,
   sameIp,
-  toNumber,
 } from '../../../../lib/wire/cni/address.js';
 
 describe('addresses and networks as text', () => {
