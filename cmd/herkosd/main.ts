@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { messageOf } from '../../lib/base/errors.js';
 import { loadConfig } from '../../lib/config/load.js';
 import { openLog } from '../../lib/observe/log.js';
+import { checkSizes } from './check-sizes.js';
 import { startNode } from './node.js';
 import { version } from './version.js';
 
@@ -40,6 +41,7 @@ function readOptions(): Options | undefined {
 
 async function main(options: Options): Promise<void> {
   const config = await loadConfig(options.config);
+  checkSizes(config);
   if (options.check) {
     console.log('the configuration is good');
     return;

@@ -20,6 +20,7 @@ import { AgentConnector } from '../../lib/drivers/guest/connector.js';
 import { AgentRehearsal } from '../../lib/drivers/guest/rehearsal.js';
 import { QemuDriver } from '../../lib/drivers/qemu/driver.js';
 import { loadGuestFiles } from '../../lib/drivers/qemu/guest-files.js';
+import { findProgram } from '../../lib/drivers/qemu/program.js';
 import { HttpRegistryClient } from '../../lib/drivers/registry/registry-client.js';
 import { refuseTwin } from '../../lib/drivers/starter/instance-twin.js';
 import { ProgramStarter } from '../../lib/drivers/starter/program-starter.js';
@@ -170,6 +171,7 @@ async function vmParts(
 ) {
   const logger = log.with({ room: 'vm' });
   const guest = await loadGuestFiles(guestDirectory(config));
+  await findProgram(config.vm.qemu);
   const driver = new QemuDriver({ settings: qemuSettings(config, guest), exec, logger });
   const { instance } = config.node;
   const settings = vmSettings(config);

@@ -6,7 +6,9 @@ import { absolutePath, bytes, positiveInt, seconds } from './values.js';
 export const vmSection = z.strictObject({
   /** `auto` uses KVM where a guest really boots with it, else TCG (slow, works everywhere). */
   accel: z.enum(['auto', 'kvm', 'tcg']).default('auto'),
-  qemu: z.string().min(1).default('qemu-system-x86_64'),
+  qemu: z
+    .union([absolutePath, z.string().regex(/^[^/\0]+$/)], 'write the name of a program or an absolute path')
+    .default('qemu-system-x86_64'),
   /** Where `guest/build` put vmlinux, initramfs.cpio, root.erofs and manifest.json; empty: beside the program. */
   guest_dir: z.union([absolutePath, z.literal('')]).default(''),
   /** A pod's machine when the kubelet sends no limits. */

@@ -56,6 +56,8 @@ export interface SizingSettings {
 
 /** Below this the guest's kernel has no room to start a container. */
 export const memoryMibFloor = 128;
+/** A guest takes and gives back memory in blocks of this size; odd sizes only waste the rest. */
+export const memoryStepMib = 4;
 /**
  * Of a RuntimeClass's overhead, what the hypervisor process keeps for itself: one without KVM was measured to use
  * so much beside its guest, of which its translation buffer is 32 MiB; the rest is heap and page tables. The

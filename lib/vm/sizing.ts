@@ -10,11 +10,10 @@ import {
   hypervisorShareMib,
   hypervisorThreadsMax,
   memoryMibFloor,
+  memoryStepMib,
 } from './settings.js';
 import type { SizingSettings } from './settings.js';
 
-/** A guest takes and gives back memory in blocks of this size; odd sizes only waste the rest. */
-const memoryStepMib = 4;
 /** Sums of parts of processors carry rounding errors; nobody means less than this part. */
 const cpuParts = 1000;
 const containersNamedMax = 8;

@@ -1,13 +1,12 @@
 import { createHash } from 'node:crypto';
 import { readFile, realpath, stat } from 'node:fs/promises';
-import { isAbsolute, join } from 'node:path';
 
-import { HerkosError } from '../../base/errors.js';
 import { once } from '../../base/once.js';
 import type { Accelerator, VmShape } from '../../model/vm.js';
 import { commandLine } from './command-line.js';
 import { firstCardCommands } from './first-card.js';
 import { rootBytes } from './guest-files.js';
+import { findProgram } from './program.js';
 import type { QemuSettings } from './settings.js';
 
 /** Stand-ins for what differs between a template and its clones and has no part in the machine. */
@@ -48,7 +47,7 @@ export async function machineKey(
     // Somebody may put another guest in the place of the one that this daemon began with.
     guestFiles: await Promise.all([guest.kernel, guest.initramfs, guest.root ?? ''].map(fileIdentity)),
     // Not its version: that would start it for every pod, and misses a rebuild.
-    program: await fileIdentity(await programPath(settings.binary)),
+    program: await fileIdentity(await realpath(await findProgram(settings.binary))),
     processor: await processor(),
   };
   return createHash('sha256').update(JSON.stringify(inputs)).digest('hex');
@@ -58,24 +57,6 @@ async function fileIdentity(path: string): Promise<string> {
   if (path === '') return '';
   const { size, mtimeMs, ino } = await stat(path);
   return [path, ino, size, mtimeMs].join(' ');
-}
-
-async function programPath(binary: string): Promise<string> {
-  return realpath(isAbsolute(binary) ? binary : await inPath(binary));
-}
-
-async function inPath(name: string): Promise<string> {
-  for (const directory of (process.env['PATH'] ?? '').split(':').filter(Boolean)) {
-    const path = join(directory, name);
-    if (
-      await stat(path).then(
-        (info) => info.isFile(),
-        () => false,
-      )
-    )
-      return path;
-  }
-  throw new HerkosError('FailedPrecondition', `there is no program ${name} in PATH; is it installed?`);
 }
 
 /** Model, microcode and features, which stay while the node runs; not the frequency, which changes all the time. */

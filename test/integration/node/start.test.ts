@@ -48,6 +48,15 @@ describe('the start of a node', () => {
       .and.to.include('hack/quickstart');
   });
 
+  it('is refused without QEMU, and says how to set it', async () => {
+    daemon = await HerkosdProcess.prepare({ config: { vm: 'qemu = "/nowhere/qemu"' } });
+    daemon.spawn();
+    await daemon.ended();
+    expect(await daemon.log())
+      .to.include('there is no program /nowhere/qemu')
+      .and.to.include('set qemu in [vm]');
+  });
+
   it('refuses a second daemon on the same state, before it touches any of it', async function () {
     this.timeout(120_000);
     daemon = await HerkosdProcess.start();

@@ -45,6 +45,8 @@ describe('config', () => {
       ['[vms]\n', ['vms']],
       ['[vm]\naccel = "hax"\n', ['vm.accel']],
       ['[vm]\nmemory = "lots"\n', ['vm.memory', "'lots' is not a size"]],
+      ['[vm]\nqemu = "bin/qemu"\n', ['vm.qemu', 'write the name of a program or an absolute path']],
+      ['[vm]\nqemu = "/opt/../qemu"\n', ['vm.qemu', 'write the name of a program or an absolute path']],
       ['[vm]\nksm_domains = ["a", "b"]\n', ['vm.ksm_domains', 'only one domain', 'VMs of two domains']],
       ['[node]\nsocket = "run/x.sock"\n', ['node.socket', 'absolute path']],
       ['[node]\nstate_dir = "/var/../etc"\n', ['node.state_dir', '..']],
