@@ -30,7 +30,7 @@ const containersNamedMax = 8;
 export function sizeFor(settings: SizingSettings, demand: PodDemand): VmShape {
   for (const container of demand.containers) checkContainer(settings, demand, container);
   const memoryMib = memoryFor(settings, demand);
-  if (memoryMib > settings.memoryMibMax) throw tooBig(settings, memoryAsked(demand), memoryMib);
+  if (memoryMib > settings.memoryMibMax) throw tooBig(settings, memoryAsked(settings, demand), memoryMib);
   return { vcpus: vcpusFor(settings, demand), memoryMib };
 }
 
@@ -102,15 +102,18 @@ function checkContainer(
   { name, resources }: ContainerDemand,
 ): void {
   const vcpus = wholeCpus(cpusOf(resources) ?? 0);
-  const memoryBytes = memoryBytesOf(resources) ?? 0;
+  if (vcpus > settings.vcpusMax) throw tooManyCpus(settings, name, vcpus);
+  const memoryBytes = memoryBytesOf(resources);
+  if (memoryBytes === undefined) return;
   const memoryMib = Math.ceil((memoryBytes + guestBytesOf(settings, demand)) / MIB);
-  if (vcpus > settings.vcpusMax)
-    throw tooBig(settings, `the container ${name} asks for ${String(vcpus)} processors`, memoryMib);
   if (memoryMib > settings.memoryMibMax)
     throw tooBig(settings, `the container ${name} asks for ${mibOf(memoryBytes)}`, memoryMib);
 }
 
-function memoryAsked({ resources = {}, containers }: PodDemand): string {
+function memoryAsked(
+  { memoryMibDefault }: SizingSettings,
+  { resources = {}, containers }: PodDemand,
+): string {
   const asked = memoryBytesOf(resources);
   const limited = containers.flatMap(({ name, resources: own }) => {
     const bytes = memoryBytesOf(own);
@@ -118,20 +121,29 @@ function memoryAsked({ resources = {}, containers }: PodDemand): string {
   });
   const sum = limited.reduce((total, { bytes }) => total + bytes, 0);
   if (asked !== undefined && asked >= sum) return `the pod asks for ${mibOf(asked)}`;
+  if (limited.length === 0)
+    return `a pod without a memory limit is given ${mibOf(memoryMibDefault * MIB)} (vm.memory)`;
   const named = limited.slice(0, containersNamedMax).map(({ name, bytes }) => `${name}: ${mibOf(bytes)}`);
   const more = limited.length > named.length ? ', …' : '';
   return `the pod’s containers ask for ${mibOf(sum)} together (${named.join(', ')}${more})`;
+}
+
+function tooManyCpus({ vcpusMax }: SizingSettings, container: string, vcpus: number): HerkosError {
+  return new HerkosError(
+    'ResourceExhausted',
+    `the container ${container} asks for ${String(vcpus)} processors, and this node gives one VM at most ${String(vcpusMax)}; lower its cpu limit, or use a node with more`,
+    { reason: 'VM_TOO_BIG' },
+  );
 }
 
 function mibOf(bytes: number): string {
   return `${String(Math.ceil(bytes / MIB))} MiB of memory`;
 }
 
-function tooBig(settings: SizingSettings, asked: string, neededMib: number): HerkosError {
-  const { vcpusMax, memoryMibMax } = settings;
+function tooBig({ memoryMibMax }: SizingSettings, asked: string, neededMib: number): HerkosError {
   return new HerkosError(
     'ResourceExhausted',
-    `${asked}; with what the guest needs itself that is ${String(neededMib)} MiB, and this node gives one VM at most ${String(vcpusMax)} vCPUs and ${String(memoryMibMax)} MiB`,
+    `${asked}; with what the guest needs itself that is ${String(neededMib)} MiB, and this node gives one VM at most ${String(memoryMibMax)} MiB`,
     { reason: 'VM_TOO_BIG' },
   );
 }

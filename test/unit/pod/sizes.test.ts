@@ -102,7 +102,7 @@ describe('the size of a pod’s VM', () => {
     await expectClass(
       runWith(limits(8192)),
       'ResourceExhausted',
-      /the pod asks for 8192 MiB.*at most 8 vCPUs/,
+      /the pod asks for 8192 MiB.*at most 4096 MiB/,
     );
     expect(h.world.vms.size + h.world.sandboxes.size).to.equal(0);
     const id = await h.run();

@@ -81,24 +81,35 @@ describe('vm sizing', () => {
   });
 
   it('says who asks for what the node cannot give', () => {
-    const limits = 'this node gives one VM at most 8 vCPUs and 4096 MiB';
+    const memory = 'this node gives one VM at most 4096 MiB';
     for (const [run, said] of [
       [
         () => sizeOf({}, {}, mib(8192)),
         'the container b asks for 8192 MiB of memory; with what the guest needs itself that is 8288 MiB',
       ],
-      [() => sizeOf({}, cpus(8.5)), 'the container a asks for 9 processors'],
       [
         () => sizeOf({}, mib(2048), mib(2048)),
         'the pod’s containers ask for 4096 MiB of memory together (a: 2048 MiB of memory, b: 2048 MiB of memory)',
       ],
       [() => sizeOf({ resources: mib(8192) }, mib(1)), 'the pod asks for 8192 MiB of memory'],
+      [
+        () => sizeOf({ overhead: mib(8192) }, {}),
+        'a pod without a memory limit is given 256 MiB of memory (vm.memory); with what the guest needs itself that is 8128 MiB',
+      ],
     ] as const)
       expect(run)
         .to.throw(HerkosError, said)
         .that.satisfies(
-          (error: HerkosError) => error.message.includes(limits) && error.reason === 'VM_TOO_BIG',
+          (error: HerkosError) => error.message.endsWith(memory) && error.reason === 'VM_TOO_BIG',
         );
+  });
+
+  it('says of too many processors how many there are, and nothing of memory', () => {
+    expect(() => sizeOf({}, mib(1), { ...cpus(8.5), ...mib(8192) }))
+      .to.throw(HerkosError, 'the container b asks for 9 processors, and this node gives one VM at most 8; ')
+      .that.satisfies(
+        (error: HerkosError) => !error.message.includes('MiB') && error.reason === 'VM_TOO_BIG',
+      );
   });
 
   it('lets the hypervisor have page tables for all of its guest', () => {
