@@ -1,5 +1,6 @@
-import { mkdir, open, readFile, rmdir } from 'node:fs/promises';
+import { open, readFile, rmdir } from 'node:fs/promises';
 
+import { makeDirectories } from '../../base/directories.js';
 import { isErrno } from '../../base/errors.js';
 import { killIfThere } from '../../base/processes.js';
 
@@ -19,7 +20,7 @@ export interface CgroupFs {
 
 export const systemCgroupFs: CgroupFs = {
   async makeDirectory(path) {
-    await mkdir(path, { recursive: true, mode: 0o755 });
+    await makeDirectories(path, 0o755);
   },
   async removeDirectory(path) {
     try {

@@ -1,10 +1,11 @@
 /** The few file operations that keeping a log takes, behind an interface so that tests can die between any two. */
 import { constants } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
-import { mkdir, open, readFile, readdir, rename, stat, unlink, writeFile } from 'node:fs/promises';
+import { open, readFile, readdir, rename, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 import { temporarySuffix } from '../../base/atomic-file.js';
+import { makeDirectories } from '../../base/directories.js';
 import { HerkosError, isErrno } from '../../base/errors.js';
 
 export interface OpenLog {
@@ -37,7 +38,7 @@ const entriesMax = 4096;
 export const systemLogFiles: LogFiles = {
   async open(path, create) {
     const flags = constants.O_RDWR | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    if (create) await mkdir(dirname(path), { recursive: true, mode: logDirectoryMode });
+    if (create) await makeDirectories(dirname(path), logDirectoryMode);
     try {
       const file = await open(path, create ? flags | constants.O_CREAT : flags, logMode);
       return await openLog(file, path);

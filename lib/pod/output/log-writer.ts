@@ -4,7 +4,7 @@
  */
 import { dirname } from 'node:path';
 
-import { HerkosError, isErrno, wrap } from '../../base/errors.js';
+import { HerkosError, isErrno, messageOf, wrap } from '../../base/errors.js';
 import type { Logger } from '../../base/logger.js';
 import { KIB } from '../../base/units.js';
 import { LogLineCounter } from '../../wire/crilog/line.js';
@@ -21,6 +21,8 @@ export interface LogWriterOptions {
 }
 
 const scanBytes = 256 * KIB;
+/** The kernel's words for a path that no file can be made at. */
+const noPlaceCodes = ['ENOENT', 'ENOTDIR', 'EEXIST', 'EROFS'];
 
 export class LogWriter {
   readonly #options: LogWriterOptions;
@@ -167,6 +169,12 @@ async function openFresh(options: LogWriterOptions): Promise<OpenLog | undefined
   try {
     return await options.files.open(options.logPath, true);
   } catch (error) {
+    if (noPlaceCodes.some((code) => isErrno(error, code)))
+      throw new HerkosError(
+        'FailedPrecondition',
+        `keep the container's log ${options.logPath}: ${messageOf(error)}; give the pod a log_directory where files can be made`,
+        { cause: error },
+      );
     throw logError(error, options.logPath);
   }
 }

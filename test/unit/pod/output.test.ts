@@ -257,6 +257,13 @@ describe('the output of a container', function () {
     await pump.close();
   });
 
+  it('says what to do when there is no place for it', async () => {
+    await writeFile(join(directory, 'file'), '');
+    const error = await rejection(pumpOf(systemLogFiles, 'create', join(directory, 'file/pod/0.log')));
+    expect(error).to.have.property('class', 'FailedPrecondition');
+    expect(String(error)).to.include('file/pod/0.log: ').and.to.include('give the pod a log_directory');
+  });
+
   it('is dropped when the pod keeps no logs, but the guest may forget it', async () => {
     const pump = await pumpOf(systemLogFiles, 'create', '');
     output.stdout.write('one\n');
