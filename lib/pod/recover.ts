@@ -63,7 +63,22 @@ export async function recover(room: PodRoom): Promise<void> {
   // What is new since `load` is nothing that an earlier daemon left.
   const restored = room.registry.allSandboxes().filter((entry) => !entry.recovered.isOpen);
   await Promise.all(restored.map((entry) => lookAfter(room, entry, limit)));
+  logTakenOver(room, restored);
   await swept;
+}
+
+/** For whoever reads the log after a restart: what was not taken over had ended, or is stopped. */
+function logTakenOver(room: PodRoom, restored: readonly SandboxEntry[]): void {
+  if (restored.length === 0 || room.isClosed) return;
+  const ready = restored.filter(({ record }) => record.phase === 'ready');
+  const living = ready
+    .flatMap(({ containers }) => [...containers])
+    .filter(({ record }) => record.phase === 'created' || record.phase === 'running');
+  room.log.info('the pods of the earlier daemon were looked after', {
+    podsFound: restored.length,
+    podsTakenOver: ready.length,
+    containersTakenOver: living.length,
+  });
 }
 
 async function lookAfter(room: PodRoom, entry: SandboxEntry, limit: Semaphore): Promise<void> {

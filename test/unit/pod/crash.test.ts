@@ -15,6 +15,7 @@ import type { LinuxResources } from '../../../lib/model/resources.js';
 import type { VmShape } from '../../../lib/model/vm.js';
 import { limitsOf } from '../../../lib/pod/spec/resources.js';
 import { sizeFor } from '../../../lib/vm/sizing.js';
+import { MemoryLogger } from '../../fakes/cni-logger.js';
 import { containerConfig, sandboxConfig } from '../../fakes/pod-configs.js';
 import type { FakeWorld } from '../../fakes/pod-world.js';
 import { Incarnation, FakeWorld as World, testSizing } from '../../fakes/pod-world.js';
@@ -296,6 +297,32 @@ describe('kill -9 of the daemon', function () {
         await world.remove();
       }
     });
+
+  it('is followed by a line that says how many pods went on', async () => {
+    const world = await World.create();
+    try {
+      const log = new MemoryLogger();
+      const first = await world.daemon(log);
+      const [lives, dies] = [await runPod(first), await runPod(first)];
+      for (const sandbox of [lives, dies]) await startIn(first, sandbox);
+      await createIn(first, lives);
+      await first.kill();
+      Incarnation.closeConnections(world);
+      world.vm(dies).die();
+      const second = await world.daemon(log);
+      // The first daemon found nothing, and says nothing.
+      expect(log.lines.filter(({ fields }) => 'podsFound' in fields)).to.deep.equal([
+        {
+          level: 'info',
+          message: 'the pods of the earlier daemon were looked after',
+          fields: { podsFound: 2, podsTakenOver: 1, containersTakenOver: 2 },
+        },
+      ]);
+      await second.pods.close();
+    } finally {
+      await world.remove();
+    }
+  });
 
   it('tells that a VM died while nobody looked', async () => {
     const world = await World.create();
