@@ -36,8 +36,8 @@ export interface PodStores {
 /** VMs for pods; implemented by `lib/vm`. */
 export interface VmProvider {
   /**
-   * Gives the pod a VM whose network namespace and tap exist and whose process runs. The guest may
-   * still be booting; the first guest call waits for it, so that the network can be attached meanwhile.
+   * Gives the pod a VM whose network namespace and tap exist and whose process runs. Its guest stands still until
+   * the pod lets it run with `resume`; a connection made before that waits for it.
    */
   acquire(ctx: Context, request: VmRequest): Promise<PodVm>;
   /**
