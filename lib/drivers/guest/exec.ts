@@ -16,25 +16,36 @@ const messageBytesMax = outputChunkBytesMax + KIB;
 
 /** The first bytes of a stream; what is beyond `bytesMax` is dropped, so that the process goes on. */
 class Kept {
-  readonly #parts: Buffer[] = [];
+  #buffer = Buffer.alloc(0);
   #bytes = 0;
+  readonly #name: string;
   readonly #bytesMax: number;
 
-  constructor(bytesMax: number) {
+  constructor(name: string, bytesMax: number) {
+    this.#name = name;
     this.#bytesMax = bytesMax;
   }
 
+  /** One buffer for all: a guest that sends byte by byte must not cost an object for each of them. */
   add(data: Uint8Array): void {
-    const room = this.#bytesMax - this.#bytes;
-    if (room <= 0) return;
-    // A copy: the part must not keep the message that it came in.
-    const part = Buffer.from(data.subarray(0, room));
-    this.#parts.push(part);
+    if (data.length === 0 || data.length > outputChunkBytesMax)
+      throw misbehaved(`sent ${String(data.length)} bytes as a chunk of ${this.#name}`);
+    const part = data.subarray(0, this.#bytesMax - this.#bytes);
+    this.#reserve(this.#bytes + part.length);
+    this.#buffer.set(part, this.#bytes);
     this.#bytes += part.length;
   }
 
   take(): Buffer {
-    return Buffer.concat(this.#parts);
+    return this.#buffer.subarray(0, this.#bytes);
+  }
+
+  /** Doubling: every byte is copied about twice in all. */
+  #reserve(bytes: number): void {
+    if (bytes <= this.#buffer.length) return;
+    const grown = Buffer.alloc(Math.min(this.#bytesMax, Math.max(bytes, 2 * this.#buffer.length)));
+    grown.set(this.#buffer.subarray(0, this.#bytes));
+    this.#buffer = grown;
   }
 }
 
@@ -45,7 +56,8 @@ export async function runExec(ctx: Context, link: GuestLink, request: GuestExec)
   const call = link.twoWay(ctx, agent.exec, what, messageBytesMax);
   call.write({ open: { containerId, ociProcess: fitting(request.ociProcess, 'process'), stdin: false } });
   call.end();
-  const kept = { stdout: new Kept(request.outputBytesMax), stderr: new Kept(request.outputBytesMax) };
+  const { outputBytesMax } = request;
+  const kept = { stdout: new Kept('stdout', outputBytesMax), stderr: new Kept('stderr', outputBytesMax) };
   const answers = call[Symbol.asyncIterator]();
   const exitCode = await readUntilExit(answers, kept);
   await finish(ctx, answers);

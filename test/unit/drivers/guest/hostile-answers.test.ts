@@ -7,7 +7,7 @@ import Long from 'long';
 import { withTimeout } from '../../../../lib/base/context.js';
 import { HerkosError } from '../../../../lib/base/errors.js';
 import { newId } from '../../../../lib/base/ids.js';
-import { MIB } from '../../../../lib/base/units.js';
+import { KIB, MIB } from '../../../../lib/base/units.js';
 import { AgentConnector } from '../../../../lib/drivers/guest/connector.js';
 import { exitsRememberedMax } from '../../../../lib/drivers/guest/limits.js';
 import type { Guest } from '../../../../lib/pod/ports.js';
@@ -312,6 +312,35 @@ describe('a hostile guest', () => {
       });
       expect(error).to.have.property('class', 'DeadlineExceeded');
       expect(growth).to.be.lessThan(growthBytesMax);
+    });
+
+    it('that prints nothing, over and over, or too much at once', async () => {
+      for (const length of [0, 64 * KIB + 1])
+        expect(
+          await run((call) => {
+            call.write({ stderr: Buffer.alloc(length) });
+            call.write({ exitCode: 0 });
+            call.end();
+          }),
+        ).to.have.property('reason', 'GUEST_MISBEHAVED');
+    });
+
+    it('that prints in small pieces, more than is kept', async () => {
+      const result = await run((call) => {
+        for (let i = 0; i < 700; i++)
+          call.write({ [i % 2 === 0 ? 'stdout' : 'stderr']: Buffer.from(`${String(i % 10)}é`) });
+        call.write({ exitCode: 0 });
+        call.end();
+      });
+      const [even, odd] = [0, 1].map((first) =>
+        Buffer.from(
+          [0, 2, 4, 6, 8]
+            .map((digit) => `${String(digit + first)}é`)
+            .join('')
+            .repeat(70),
+        ).subarray(0, 1000),
+      );
+      expect(result).to.deep.equal({ exitCode: 0, stdout: even, stderr: odd });
     });
 
     it('that ends without an exit code, or with an impossible one', async () => {
