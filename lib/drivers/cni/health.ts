@@ -1,6 +1,7 @@
 /** NetworkReady: is there a configuration, are its plugins there, and do they say that they work. */
 import type { Context } from '../../base/context.js';
-import { HerkosError, messageOf } from '../../base/errors.js';
+import { background, underDeadline } from '../../base/context.js';
+import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import type { NetworkStatus } from '../../pod/ports.js';
 import type { NetworkConfig } from '../../wire/cni/conflist.js';
 import { pluginInput } from '../../wire/cni/invocation.js';
@@ -15,13 +16,27 @@ export const notReadyReason = 'NetworkPluginNotReady';
 const statusKeptMs = 5_000;
 const sinceVersion = '1.1.0';
 
+/** What a caller waits for the plugins: the state of the runtime, in the same answer, must not wait for a slow one. */
+const patienceMs = 2_000;
+
 const ready: NetworkStatus = { ready: true, reason: '', message: '' };
+
+interface Kept {
+  readonly config: NetworkConfig;
+  readonly status: NetworkStatus;
+  readonly untilMs: number;
+}
+
+interface Asking {
+  readonly config: NetworkConfig;
+  readonly status: Promise<NetworkStatus>;
+}
 
 export class NetworkHealth {
   readonly #source: ConfigSource;
   readonly #runner: PluginRunner;
-  #kept:
-    { readonly config: NetworkConfig; readonly status: NetworkStatus; readonly untilMs: number } | undefined;
+  #kept: Kept | undefined;
+  #asking: Asking | undefined;
 
   constructor(source: ConfigSource, runner: PluginRunner) {
     this.#source = source;
@@ -40,12 +55,33 @@ export class NetworkHealth {
     }
   }
 
-  async #pluginStatus(ctx: Context, { config, path }: LoadedConfig): Promise<NetworkStatus> {
+  async #pluginStatus(ctx: Context, loaded: LoadedConfig): Promise<NetworkStatus> {
+    const kept = this.#kept?.config === loaded.config ? this.#kept : undefined;
     // The monotonic clock: a step of the wall clock must not freeze the verdict.
-    if (this.#kept?.config === config && performance.now() < this.#kept.untilMs) return this.#kept.status;
-    const status = await this.#askPlugins(ctx, config, path);
-    this.#kept = { config, status, untilMs: performance.now() + statusKeptMs };
-    return status;
+    if (kept !== undefined && performance.now() < kept.untilMs) return kept.status;
+    const asking = this.#ask(loaded);
+    try {
+      return await underDeadline(ctx, patienceMs, 'asking the plugins', () => asking);
+    } catch (error) {
+      if (classOf(error) !== 'DeadlineExceeded' || ctx.signal.aborted) throw error;
+      const message = `${loaded.path}: the plugins have not said yet whether they are ready (STATUS)`;
+      return kept?.status ?? { ready: false, reason: notReadyReason, message };
+    }
+  }
+
+  /** One round of questions at a time, for everybody: a caller that leaves must not fail it for the others. */
+  async #ask({ config, path }: LoadedConfig): Promise<NetworkStatus> {
+    if (this.#asking?.config === config) return this.#asking.status;
+    const status = this.#askPlugins(background(), config, path);
+    const asking = { config, status };
+    this.#asking = asking;
+    try {
+      const verdict = await status;
+      this.#kept = { config, status: verdict, untilMs: performance.now() + statusKeptMs };
+      return verdict;
+    } finally {
+      if (this.#asking === asking) this.#asking = undefined;
+    }
   }
 
   async #askPlugins(ctx: Context, config: NetworkConfig, path: string): Promise<NetworkStatus> {

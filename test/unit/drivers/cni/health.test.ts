@@ -1,9 +1,9 @@
-import { rm } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { expect } from 'chai';
 
-import { background } from '../../../../lib/base/context.js';
+import { background, withTimeout } from '../../../../lib/base/context.js';
 import { behave } from '../../../fakes/cni-plugin.js';
 import { Scene } from './scene.js';
 
@@ -60,6 +60,22 @@ describe('whether the network is ready', () => {
         reason: 'NetworkPluginNotReady',
         message: `${scene.settings.confDir}/10-net.conflist: CNI plugin second (STATUS): the controller is away (see the log), code 50`,
       });
+    expect(await scene.plugins.sequence()).to.deep.equal(['first STATUS', 'second STATUS']);
+  });
+
+  it('is asked once for all, and neither waits long nor depends on who goes away', async () => {
+    await scene.configure('10-net.conflist', { cniVersion: '1.1.0' });
+    const go = join(scene.directory, 'go');
+    await scene.plugins.add('first', { STATUS: `until [ -e '${go}' ]; do sleep 0.02; done` });
+    const network = scene.network();
+    const hasty = withTimeout(background(), 50, 'the request');
+    const hurried = await network.status(hasty);
+    const patient = await network.status(background());
+    hasty.cancel();
+    expect(hurried).to.have.property('message', 'the request took longer than 50 ms');
+    expect(patient.message).to.match(/10-net\.conflist: the plugins have not said yet whether/);
+    await writeFile(go, '');
+    expect(await network.status(background())).to.have.property('ready', true);
     expect(await scene.plugins.sequence()).to.deep.equal(['first STATUS', 'second STATUS']);
   });
 
