@@ -16,6 +16,9 @@ Serves the Container Runtime Interface on a unix socket (default /run/herkos/her
   --check        only check the configuration
   --version      print the version`;
 
+/** Before systemd's own patience ends (deploy/systemd/herkosd.service), which would say nothing in the log. */
+const shutdownMsMax = 28_000;
+
 const exitFailure = 1;
 const exitUsage = 2;
 
@@ -54,6 +57,10 @@ async function main(options: Options): Promise<void> {
   const node = await startNode(config, log);
   const stop = (signal: NodeJS.Signals): void => {
     log.info('shutting down; pods go on', { signal });
+    setTimeout(() => {
+      log.error('the shutdown did not come to its end; the next start finishes it', { shutdownMsMax });
+      process.exit(exitFailure);
+    }, shutdownMsMax).unref();
     node.close().then(
       () => process.exit(0),
       (error: unknown) => {

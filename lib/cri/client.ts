@@ -4,7 +4,7 @@ import type { CallOptions, ClientReadableStream, ServiceError } from '@grpc/grpc
 import type { Method } from '#gen/cri/v1/services.js';
 
 import type { Context } from '../base/context.js';
-import { abortable } from '../base/context.js';
+import { abortable, throwIfDone } from '../base/context.js';
 import type { ErrorClass } from '../base/errors.js';
 import { HerkosError } from '../base/errors.js';
 import { reasonTrailer, statusCodes } from './grpc-error.js';
@@ -31,6 +31,7 @@ export class SocketClient {
     method: Method<RequestSent, unknown, unknown, Response, false, false>,
     request: RequestSent,
   ): Promise<Response> {
+    throwIfDone(ctx);
     const { promise, cancel } = this.#start(ctx, method, request);
     ctx.signal.addEventListener('abort', cancel, { once: true });
     try {
@@ -46,6 +47,7 @@ export class SocketClient {
     method: Method<RequestSent, unknown, unknown, Response, false, true>,
     request: RequestSent,
   ): AsyncGenerator<Response, void> {
+    throwIfDone(ctx);
     const call: ClientReadableStream<Response> = this.#client.makeServerStreamRequest(
       method.path,
       (message: RequestSent) => method.requestSerialize(message),

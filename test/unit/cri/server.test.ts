@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { spawnSync } from 'node:child_process';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -8,13 +10,14 @@ import { expect } from 'chai';
 
 import { admin } from '#gen/admin/v1/services.js';
 
-import { background } from '../../../lib/base/context.js';
+import { background, withTimeout } from '../../../lib/base/context.js';
 import { errorClasses } from '../../../lib/base/errors.js';
 import { silentLogger } from '../../../lib/base/logger.js';
 import { statusCodes, toServiceError } from '../../../lib/cri/grpc-error.js';
 import { SocketServer } from '../../../lib/cri/server.js';
 import { MemoryLogger } from '../../fakes/cni-logger.js';
 import { untilDone } from '../../fakes/pods.js';
+import { rejection } from '../../tools/rejection.js';
 import { Harness, sandboxConfig } from './harness.js';
 
 describe('an observer of requests', () => {
@@ -104,6 +107,37 @@ describe('SocketServer', () => {
     server.destroy();
     server.destroy();
     await server.close(1000);
+  });
+
+  it('closes beside a connection that never says a word', async () => {
+    const path = join(directory, 'cri.sock');
+    const server = await listen(path);
+    const silent = connect(path);
+    await once(silent, 'connect');
+    try {
+      await server.close(50);
+    } finally {
+      silent.destroy();
+    }
+    expect(existsSync(path)).to.equal(false);
+  });
+
+  it('is not asked at all when the context of the call has ended', async () => {
+    const cri = await Harness.start();
+    try {
+      const over = withTimeout(background(), 60_000, 'this');
+      over.cancel();
+      const stream = cri.client.stream(over, admin.pullImage, { image: 'example.org/app:1' });
+      expect(await rejection(cri.client.call(over, cri.rpc.version, {}))).to.have.property(
+        'class',
+        'Cancelled',
+      );
+      expect(await rejection(stream.next())).to.have.property('class', 'Cancelled');
+      await cri.call(cri.rpc.version, {});
+      expect(cri.observer.told).to.deep.equal(['rpc RuntimeService Version OK']);
+    } finally {
+      await cri.stop();
+    }
   });
 
   it('lets a running call end before it closes', async () => {
