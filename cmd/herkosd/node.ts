@@ -3,8 +3,9 @@ import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { background } from '../../lib/base/context.js';
-import { HerkosError } from '../../lib/base/errors.js';
+import type { Context } from '../../lib/base/context.js';
+import { background, throwIfDone, withCancel } from '../../lib/base/context.js';
+import { HerkosError, messageOf } from '../../lib/base/errors.js';
 import type { Exec, Launcher } from '../../lib/base/exec.js';
 import type { Logger } from '../../lib/base/logger.js';
 import type { Config } from '../../lib/config/load.js';
@@ -105,20 +106,17 @@ export async function startNode(
   );
   log.info('serving', { socket: config.node.socket });
   metrics.watch(nodeView({ config, info, pods, vms, ksm }));
-  void info.learn(driver.probe(background()), log);
-  const recovered = pods.recover().then(async () => {
-    await images.collectGarbage();
-    await vms.warmUp(background());
-  });
-  recovered.catch((error: unknown) => {
-    log.error('the recovery did not come to its end', { error: String(error) });
-  });
+  const life = withCancel(background());
+  void info.learn(life, (ctx) => driver.probe(ctx), log);
+  const recovered = recover(life, log, { pods, images, vms });
   return {
     async close(): Promise<void> {
       metrics.notServing();
+      life.cancel();
       await server.close(drainMs);
       await images.close();
       await pods.close();
+      await recovered;
       await vms.release();
       await ksm.close();
       await converter.close();
@@ -127,6 +125,24 @@ export async function startNode(
       await exec.close();
     },
   };
+}
+
+interface Recovering {
+  readonly pods: PodService;
+  readonly images: ImageService;
+  readonly vms: VmManager;
+}
+
+/** Looks after what an earlier daemon left, then gets ready for new pods. Never throws. */
+async function recover(ctx: Context, log: Logger, { pods, images, vms }: Recovering): Promise<void> {
+  try {
+    await pods.recover();
+    throwIfDone(ctx);
+    await images.collectGarbage();
+    await vms.warmUp(ctx);
+  } catch (error) {
+    if (!ctx.signal.aborted) log.error('the recovery did not come to its end', { error: messageOf(error) });
+  }
 }
 
 type StoreFactory = <T extends Identified & { readonly schemaVersion: 1 }>(name: string) => RecordStore<T>;

@@ -104,6 +104,7 @@ export class VmManager implements VmProvider {
       await this.#templates.build(ctx, want);
       this.#pool.want(want);
     } catch (error) {
+      if (ctx.signal.aborted) return;
       this.#logger.warn('the first template could not be made ahead', { error: messageOf(error) });
     }
   }

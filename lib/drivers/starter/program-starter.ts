@@ -104,6 +104,8 @@ export class ProgramStarter implements Exec, Launcher {
 
   /** One that has ended, whoever ended it, has a successor: the next program does not pay for it. */
   #running(): Starter {
+    if (this.#isClosed)
+      throw new HerkosError('Unavailable', 'the daemon shuts down, and starts no more programs');
     if (this.#starter?.hasEnded === false) return this.#starter;
     const isFirst = this.#starter === undefined;
     const starter = new Starter(this.#hostHelper, this.#options);

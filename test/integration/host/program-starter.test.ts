@@ -71,6 +71,7 @@ describe('the starter of programs', () => {
     await starter.close();
     expect(String(await waiting)).to.include('the starter of programs ended');
     await eventually(async () => (await groupOf(shell)).length === 0);
+    expect(await rejection(starter.run(ctx, 'echo', []))).to.have.property('class', 'Unavailable');
   });
 
   it('ends with the daemon, however that ends, and so does what it started', async () => {
@@ -97,8 +98,9 @@ describe('the starter of programs', () => {
     await withLog(async (log) => {
       const closed = await starter.launch('sleep', ['1000'], { env, log });
       await starter.close();
-      const killed = await starter.launch('sleep', ['1000'], { env, log });
-      process.kill(starter.pid ?? 0, 'SIGKILL');
+      const other = newStarter();
+      const killed = await other.launch('sleep', ['1000'], { env, log });
+      process.kill(other.pid ?? 0, 'SIGKILL');
       for (const { pid, startTicks, ended } of [closed, killed]) {
         expect(await ended).to.equal(undefined);
         expect(await isAlive(pid, startTicks)).to.equal(true);
