@@ -110,22 +110,24 @@ export class Registry {
   }
 
   /** By full id or unique prefix, of those that clients may know. */
+  /** @throws ID_AMBIGUOUS when it is the prefix of several */
   findSandbox(id: string): SandboxEntry | undefined {
-    return find(this.#sandboxes, id, (entry) => isSandboxListed(entry.record));
+    return find('pod sandboxes', this.#sandboxes, id, (entry) => isSandboxListed(entry.record));
   }
 
+  /** @throws ID_AMBIGUOUS when it is the prefix of several */
   findContainer(id: string): ContainerEntry | undefined {
-    return find(this.#containers, id, (entry) => isContainerListed(entry.record));
+    return find('containers', this.#containers, id, (entry) => isContainerListed(entry.record));
   }
 
-  /** @throws NotFound */
+  /** @throws NotFound, ID_AMBIGUOUS */
   sandbox(id: string): SandboxEntry {
     const entry = this.findSandbox(id);
     if (entry === undefined) throw new HerkosError('NotFound', `there is no pod sandbox ${quote(id)}`);
     return entry;
   }
 
-  /** @throws NotFound */
+  /** @throws NotFound, ID_AMBIGUOUS */
   container(id: string): ContainerEntry {
     const entry = this.findContainer(id);
     if (entry === undefined) throw new HerkosError('NotFound', `there is no container ${quote(id)}`);
@@ -163,18 +165,25 @@ function nameOf(entry: ContainerEntry): string {
   return containerName(entry.record.config.metadata, entry.sandbox.record.config.metadata);
 }
 
-/** A full id is found at once; a prefix counts when it is long enough to mean something and fits only one. */
-function find<T>(map: ReadonlyMap<string, T>, id: string, isKnown: (entry: T) => boolean): T | undefined {
+/** A full id is found at once; a prefix counts when it fits only one. */
+function find<T>(
+  kind: string,
+  map: ReadonlyMap<string, T>,
+  id: string,
+  isKnown: (entry: T) => boolean,
+): T | undefined {
   const exact = map.get(id);
   if (exact !== undefined) return isKnown(exact) ? exact : undefined;
   if (id === '') return undefined;
-  let only: T | undefined;
-  for (const [key, entry] of map) {
-    if (!key.startsWith(id) || !isKnown(entry)) continue;
-    if (only !== undefined) return undefined;
-    only = entry;
-  }
-  return only;
+  const fitting = [...map].filter(([key, entry]) => key.startsWith(id) && isKnown(entry));
+  // To take it for an unknown one would tell who stops or removes it that it is done.
+  if (fitting.length > 1)
+    throw new HerkosError(
+      'InvalidArgument',
+      `${quote(id)} begins the ids of ${String(fitting.length)} ${kind}; write more of the id`,
+      { reason: 'ID_AMBIGUOUS' },
+    );
+  return fitting[0]?.[1];
 }
 
 function quote(text: string): string {

@@ -50,6 +50,20 @@ describe('pod sandboxes', function () {
     expect(() => h.pods.sandbox('zz')).to.throw(/there is no pod sandbox/);
   });
 
+  it('are not taken for unknown when a prefix fits several: they would seem to be stopped and removed', async () => {
+    const seen = new Set<string>();
+    let twice: string | undefined;
+    // There are sixteen digits.
+    for (let i = 0; i < 17 && twice === undefined; i++) {
+      const digit = (await h.run()).slice(0, 1);
+      if (seen.has(digit)) twice = digit;
+      seen.add(digit);
+    }
+    const prefix = twice ?? '';
+    for (const done of [h.pods.stopSandbox(ctx, prefix), h.pods.removeSandbox(ctx, prefix)])
+      await expectClass(done, 'InvalidArgument', /begins the ids of 2 pod sandboxes; write more of the id/);
+  });
+
   it('refuse a reserved name, and free it when removed', async () => {
     const config = sandboxConfig();
     const both = await Promise.allSettled([
