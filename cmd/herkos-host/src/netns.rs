@@ -1,9 +1,10 @@
 //! A named network namespace, as `ip netns` makes them, with a tap for a hypervisor.
 
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{c_char, c_int};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -94,7 +95,8 @@ impl Netns {
             set(name, value)?;
         }
         make_tap(&self.tap, self.uid).told(|| format!("make the tap {}", self.tap))?;
-        set(&format!("ipv6/conf/{}/addr_gen_mode", self.tap), NO_ADDRESS)
+        set(&format!("ipv6/conf/{}/addr_gen_mode", self.tap), NO_ADDRESS)?;
+        set_up(&self.tap).told(|| format!("set up the tap {}", self.tap))
     }
 }
 
@@ -134,22 +136,28 @@ struct InterfaceRequest {
 nix::ioctl_write_ptr_bad!(tun_set_interface, libc::TUNSETIFF, InterfaceRequest);
 nix::ioctl_write_int_bad!(tun_set_owner, libc::TUNSETOWNER);
 nix::ioctl_write_int_bad!(tun_set_persist, libc::TUNSETPERSIST);
+nix::ioctl_write_ptr_bad!(set_interface_flags, libc::SIOCSIFFLAGS, InterfaceRequest);
+
+impl InterfaceRequest {
+    fn new(name: &str, flags: c_int) -> std::io::Result<Self> {
+        if name.len() > NAME_BYTES_MAX
+            || name.is_empty()
+            || !name.bytes().all(|one| one.is_ascii_alphanumeric())
+        {
+            return Err(Errno::EINVAL.into());
+        }
+        let flags = i16::try_from(flags).map_err(|_| Errno::EINVAL)?;
+        let mut request = Self { name: [0; libc::IFNAMSIZ], flags, rest: [0; 22] };
+        for (to, from) in request.name.iter_mut().zip(name.bytes()) {
+            *to = from.cast_signed();
+        }
+        Ok(request)
+    }
+}
 
 /// In the namespace of this process; it stays when nobody has it open.
 fn make_tap(name: &str, uid: u32) -> std::io::Result<()> {
-    let text = CString::new(name)?;
-    if name.len() > NAME_BYTES_MAX || name.is_empty() || !name.bytes().all(|one| one.is_ascii_alphanumeric())
-    {
-        return Err(Errno::EINVAL.into());
-    }
-    let mut request = InterfaceRequest {
-        name: [0; libc::IFNAMSIZ],
-        flags: (libc::IFF_TAP | libc::IFF_NO_PI) as i16,
-        rest: [0; 22],
-    };
-    for (to, from) in request.name.iter_mut().zip(text.as_bytes()) {
-        *to = from.cast_signed();
-    }
+    let request = InterfaceRequest::new(name, libc::IFF_TAP | libc::IFF_NO_PI)?;
     let owner = c_int::try_from(uid).map_err(|_| Errno::EINVAL)?;
     let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
     // SAFETY: the request is a whole `struct ifreq`, and the descriptor is the tun driver's.
@@ -158,6 +166,16 @@ fn make_tap(name: &str, uid: u32) -> std::io::Result<()> {
         tun_set_owner(tun.as_raw_fd(), owner)?;
         tun_set_persist(tun.as_raw_fd(), 1)?;
     }
+    Ok(())
+}
+
+/// A new device has no other flags that could get lost.
+fn set_up(name: &str) -> std::io::Result<()> {
+    let request = InterfaceRequest::new(name, libc::IFF_UP)?;
+    // Any socket will do: it only names the namespace.
+    let socket = UnixDatagram::unbound()?;
+    // SAFETY: the request is a whole `struct ifreq`.
+    unsafe { set_interface_flags(socket.as_raw_fd(), &request) }?;
     Ok(())
 }
 

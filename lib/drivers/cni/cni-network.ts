@@ -7,6 +7,7 @@ import type { Logger } from '../../base/logger.js';
 import { allOrError, withRollback } from '../../base/rollback.js';
 import type { NetworkAttachment } from '../../model/network.js';
 import type { NetworkRequest, NetworkStatus, PodNetwork } from '../../pod/ports.js';
+import type { LinkState } from '../../wire/cni/link-state.js';
 import { takesCapability } from '../../wire/cni/conflist.js';
 import { attachmentFrom } from '../../wire/cni/guest-interface.js';
 import type { CapabilityArgs } from '../../wire/cni/invocation.js';
@@ -26,6 +27,9 @@ import { needsStandIn, withStandIn } from './stand-in.js';
 
 /** Name of the pod's interface: in the namespace for the plugins, in the guest for the containers. */
 export const podIfName = 'eth0';
+
+/** What the kernel gives a tap; the guest keeps to the MTU of the pod's interface when that is smaller. */
+const tapMtu = 1500;
 
 /** Undoing goes on when the request that failed is over, but not for ever. */
 const undoTimeoutMs = 60_000;
@@ -64,17 +68,10 @@ export class CniNetwork implements PodNetwork {
         await this.#cache.put(intent);
         const result = await addChain(ctx, this.#runner, callOf(intent, request.netnsPath));
         const [link] = await allOrError([
-          readLink(ctx, this.#exec, request.netnsPath, podIfName),
+          this.#leadToTap(ctx, request),
           this.#cache.put({ ...intent, phase: 'added', result }),
         ]);
-        checkRedirectable(link);
-        const attachment = attachmentFrom(normaliseResult(result, 'the CNI result'), link);
-        const raised = `link set dev ${request.tap} mtu ${String(link.mtu)} up`;
-        await allOrError([
-          ipBatch(ctx, this.#exec, request.netnsPath, [raised]),
-          joinDevices(ctx, this.#exec, request.netnsPath, podIfName, request.tap),
-        ]);
-        return attachment;
+        return attachmentFrom(normaliseResult(result, 'the CNI result'), link);
       });
     });
   }
@@ -111,6 +108,22 @@ export class CniNetwork implements PodNetwork {
 
   async status(ctx: Context): Promise<NetworkStatus> {
     return this.#health.status(ctx);
+  }
+
+  /** What the plugins made. Its frames are led to the tap while it is read, which is where a pod's start waits. */
+  async #leadToTap(ctx: Context, { netnsPath, tap }: NetworkRequest): Promise<LinkState> {
+    const [reading, joining] = await Promise.allSettled([
+      readLink(ctx, this.#exec, netnsPath, podIfName),
+      joinDevices(ctx, this.#exec, netnsPath, podIfName, tap),
+    ]);
+    // Why a device does not suit says more than what failed with it.
+    if (reading.status === 'rejected') throw reading.reason;
+    const link = reading.value;
+    checkRedirectable(link);
+    if (joining.status === 'rejected') throw joining.reason;
+    if (link.mtu > tapMtu)
+      await ipBatch(ctx, this.#exec, netnsPath, [`link set dev ${tap} mtu ${String(link.mtu)}`]);
+    return link;
   }
 
   async #intentOf(request: NetworkRequest): Promise<Attachment> {

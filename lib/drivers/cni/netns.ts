@@ -16,8 +16,8 @@ const stepTimeoutMs = 10_000;
 const uidMax = 0xffff_fffe;
 
 /**
- * Network namespaces of one instance: `<instance>-<letters and digits>`, each with a tap that belongs
- * to the VM's uid. A namespace takes its tap along when it goes. `herkos-host netns` makes both at once,
+ * Network namespaces of one instance: `<instance>-<letters and digits>`, each with a tap that is up
+ * and belongs to the VM's uid. A namespace takes its tap along when it goes. `herkos-host netns` makes both at once,
  * and keeps the namespace's own stack silent: the guest speaks there.
  */
 export class CniNetnsFactory implements NetnsFactory {

@@ -220,6 +220,7 @@ export class TestNode {
     const guestPath = await this.host.addNamespace();
     await this.host.runIn(path, 'ip', 'link', 'add', 'guest0', 'type', 'veth', 'peer', 'name', 'peer0');
     await this.host.runIn(path, 'ip', 'link', 'set', 'peer0', 'netns', guestPath);
+    await this.host.runIn(path, 'ip', 'link', 'set', 'guest0', 'up');
     const metadata = { name: 'pod', namespace: 'default', uid: `uid-${sandboxId.slice(0, 8)}`, attempt: 0 };
     return {
       name,
