@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { BlockList, isIPv6 } from 'node:net';
 
 import { HerkosError, isErrno, messageOf } from '../base/errors.js';
@@ -40,6 +40,8 @@ interface Answer {
 export class MetricsServer {
   readonly #server: Server;
   readonly #options: MetricsServerOptions;
+  /** Connections with a request whose answer has not gone out whole yet. */
+  readonly #busy = new WeakSet<Socket>();
   #closed: Promise<void> | undefined;
 
   private constructor(options: MetricsServerOptions) {
@@ -51,7 +53,9 @@ export class MetricsServer {
         requestTimeout: requestTimeoutMs,
         connectionsCheckingInterval: timeoutCheckMs,
       },
-      (request, response) => void this.#serve(request, response),
+      (request, response) => {
+        if (this.#isFirst(request.socket, response)) void this.#serve(request, response);
+      },
     );
     this.#server.maxConnections = connectionsMax;
     this.#server.maxHeadersCount = headersMax;
@@ -101,6 +105,20 @@ export class MetricsServer {
       this.#server.closeIdleConnections();
     });
     await this.#closed;
+  }
+
+  /**
+   * Ends a connection that asks again before it has been answered. Node hands over every request that it has read,
+   * thousands in a few kilobytes, and would keep all their answers in memory until the first ones are gone.
+   */
+  #isFirst(socket: Socket, response: ServerResponse): boolean {
+    if (this.#busy.has(socket)) {
+      socket.destroy();
+      return false;
+    }
+    this.#busy.add(socket);
+    response.once('close', () => this.#busy.delete(socket));
+    return true;
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -136,6 +136,42 @@ describe('the metrics server', () => {
     ).to.match(/^HTTP\/1\.1 200 [^]*connection: close/i);
   });
 
+  it('ends a connection that asks again before it is answered, and works for one request of it', async () => {
+    await listen();
+    const one = 'GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n';
+    let asked = 0;
+    let finish: (body: string) => void = () => undefined;
+    text = () => {
+      asked += 1;
+      return new Promise((resolve) => (finish = resolve));
+    };
+    expect(await say(one.repeat(500))).to.equal('');
+    expect(asked).to.equal(1);
+    const later = open();
+    later.write(one);
+    await eventually(() => asked === 2);
+    later.write(one);
+    expect(await all(later)).to.equal('');
+    expect(asked).to.equal(2);
+    finish('');
+  });
+
+  it('takes one request after the other on a connection', async () => {
+    await listen();
+    text = () => Promise.resolve('x'.repeat(8 * 1024 * 1024));
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const ports = new Set<number | undefined>();
+    agent.on('free', (socket: Socket) => ports.add(socket.localPort));
+    try {
+      for (let count = 0; count < 5; count += 1)
+        expect((await ask('/metrics', 'GET', '', agent)).body).to.have.length(8 * 1024 * 1024);
+      await eventually(() => ports.size > 0);
+      expect(ports).to.have.property('size', 1);
+    } finally {
+      agent.destroy();
+    }
+  });
+
   it('gives a slow client up, and serves others meanwhile', async function () {
     this.timeout(60_000);
     await listen();
