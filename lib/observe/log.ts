@@ -8,8 +8,12 @@ export interface LogSettings {
   readonly format: LogFormat;
 }
 
-/** Logs to standard error, one line an event: `time level message key=value …`, or JSON. */
+/**
+ * Logs to standard error, one line an event: `time level message key=value …`, or JSON. When nobody reads it any
+ * more, or the disk that it goes to is full, lines are lost and the process goes on.
+ */
 export function openLog(settings: LogSettings): Logger {
+  outliveReaders();
   const { combine, timestamp, json, printf } = winston.format;
   const root = winston.createLogger({
     level: settings.level,
@@ -19,6 +23,14 @@ export function openLog(settings: LogSettings): Logger {
   });
   return wrap(root, {});
 }
+
+/** An error of a stream that nobody listens to ends the process, and there is no other place to tell of these. */
+function outliveReaders(): void {
+  for (const stream of [process.stderr, process.stdout])
+    if (!stream.listeners('error').includes(ignore)) stream.on('error', ignore);
+}
+
+const ignore = (): void => undefined;
 
 function wrap(log: winston.Logger, fixed: LogFields): Logger {
   const at =
