@@ -3,6 +3,9 @@ import winston from 'winston';
 import { logLevels } from '../base/logger.js';
 import type { LogFields, LogFormat, Logger, LogLevel } from '../base/logger.js';
 
+/** What every line has. */
+const ownParts: readonly string[] = ['timestamp', 'level', 'message'];
+
 export interface LogSettings {
   readonly level: LogLevel;
   readonly format: LogFormat;
@@ -36,7 +39,9 @@ function wrap(log: winston.Logger, fixed: LogFields): Logger {
   const at =
     (level: LogLevel) =>
     (message: string, fields: LogFields = {}): void => {
-      log.log(level, message, { ...fixed, ...fields });
+      // One object: winston's other forms drop the fields when there is a `%s` in the message, and join it with a
+      // field of the name `message`.
+      log.log({ ...apart({ ...fixed, ...fields }), level, message });
     };
   return {
     debug: at('debug'),
@@ -45,6 +50,14 @@ function wrap(log: winston.Logger, fixed: LogFields): Logger {
     error: at('error'),
     with: (fields) => wrap(log, { ...fixed, ...fields }),
   };
+}
+
+/** The line's own parts keep their names; a field that has one of them is `field.message`. */
+function apart(fields: LogFields): LogFields {
+  if (!ownParts.some((name) => Object.hasOwn(fields, name))) return fields;
+  return Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [ownParts.includes(name) ? `field.${name}` : name, value]),
+  );
 }
 
 function textLine(info: winston.Logform.TransformableInfo): string {

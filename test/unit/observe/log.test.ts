@@ -17,6 +17,15 @@ function start(body: string, options: object = settings) {
   return spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: 'pipe' });
 }
 
+/** The lines of its log. */
+async function said(body: string, options: object): Promise<string[]> {
+  const child = start(body, options);
+  let text = '';
+  child.stderr.on('data', (part: Buffer) => (text += part.toString()));
+  await once(child, 'close');
+  return text.trimEnd().split('\n');
+}
+
 describe('the log', () => {
   it('lets the process live on when nobody reads it any more', async () => {
     const child = start(`
@@ -32,5 +41,26 @@ describe('the log', () => {
     await Promise.all([once(child.stdout, 'close'), once(child.stderr, 'close')]);
     child.stdin.end();
     expect(await once(child, 'close')).to.deep.equal([7, null]);
+  });
+
+  it('keeps message and fields as they are, whatever is in them', async () => {
+    const body = `
+      const pod = log.with({ pod: 'p1' });
+      for (const message of ['50%done', '%s and %j', '100%%', '%o'])
+        pod.warn(message, { error: '%s', stack: 'at %d' });
+      pod.info('true', { message: 'm', level: 'error', timestamp: 'never', cause: 'c', splat: 's' });`;
+    const lines = (await said(body, { level: 'info', format: 'json' })).map(
+      (line): unknown => JSON.parse(line) as unknown,
+    );
+    for (const [index, message] of ['50%done', '%s and %j', '100%%', '%o'].entries())
+      expect(lines[index]).to.include({ level: 'warn', message, pod: 'p1', error: '%s', stack: 'at %d' });
+    expect(lines[4]).to.include({ level: 'info', message: 'true', pod: 'p1', cause: 'c', splat: 's' });
+    expect(lines[4]).to.include({ 'field.message': 'm', 'field.level': 'error', 'field.timestamp': 'never' });
+    expect(lines[4])
+      .to.have.property('timestamp')
+      .that.matches(/^\d{4}-/);
+    const [text, , , , last] = await said(body, settings);
+    expect(text).to.match(/^\d{4}-\S+ WARN  50%done pod=p1 error=%s stack="at %d"$/);
+    expect(last).to.match(/^\d{4}-\S+ INFO  true pod=p1 field\.message=m field\.level=error /);
   });
 }).timeout(30_000);
