@@ -1,10 +1,10 @@
 /** From the options of `herkosctl run` to the messages of CRI. */
 import { randomBytes, randomUUID } from 'node:crypto';
-import { join } from 'node:path';
 
 import Long from 'long';
 
 import { v1 } from '../../lib/cri/api.js';
+import { logDirectory, madeByRun, namespace } from './pod-logs.js';
 
 export interface RunOptions {
   readonly name?: string;
@@ -24,7 +24,6 @@ export interface RunOptions {
   readonly logDir: string;
 }
 
-export const namespace = 'herkosctl';
 const containerName = 'main';
 const cpuPeriodUs = 100_000;
 
@@ -49,9 +48,10 @@ export function planRun(image: string, args: readonly string[], options: RunOpti
     sandbox: {
       metadata: { name, namespace, uid, attempt: 0 },
       hostname: name.slice(0, 63),
-      logDirectory: join(options.logDir, `${namespace}_${name}_${uid}`),
+      logDirectory: logDirectory(options.logDir, name, uid),
       portMappings: [...options.publish],
       labels,
+      annotations: madeByRun,
       linux: { securityContext: { namespaceOptions }, resources: limits },
     },
     container: {

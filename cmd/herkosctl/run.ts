@@ -1,5 +1,3 @@
-import { rm } from 'node:fs/promises';
-
 import type { Context } from '../../lib/base/context.js';
 import { background } from '../../lib/base/context.js';
 import { HerkosError, messageOf } from '../../lib/base/errors.js';
@@ -10,6 +8,7 @@ import { LogWriter, hasEnded } from './logs.js';
 import { infoOf } from './messages.js';
 import { shownMs } from './output.js';
 import { pullImage } from './pull.js';
+import { removeLogs } from './pod-logs.js';
 import type { RunOptions, RunPlan } from './run-request.js';
 import { planRun } from './run-request.js';
 import type { Session } from './session.js';
@@ -135,8 +134,7 @@ async function removePod(
   ctx: Context = background(),
 ): Promise<void> {
   await session.slow(session.rpc.removePodSandbox, { podSandboxId }, 0, ctx);
-  // The kubelet removes the logs of its pods; those of ours are ours.
-  await rm(plan.sandbox.logDirectory ?? '', { recursive: true, force: true });
+  await removeLogs(plan.sandbox.logDirectory ?? '');
 }
 
 /** The daemon's own measurements, named as parts of the sandbox. */

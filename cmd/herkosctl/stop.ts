@@ -1,6 +1,7 @@
 import Long from 'long';
 
 import { HerkosError } from '../../lib/base/errors.js';
+import { ownLogDirectory, removeLogs } from './pod-logs.js';
 import type { Session } from './session.js';
 import type { Container, Pod, Target } from './targets.js';
 import { allTargets, findTarget } from './targets.js';
@@ -28,9 +29,15 @@ export async function removeCommand(
         'FailedPrecondition',
         `${target.kind} ${target.name} is running; stop it first, or use --force`,
       );
-    if (target.kind === 'pod') await session.slow(session.rpc.removePodSandbox, { podSandboxId: target.id });
+    if (target.kind === 'pod') await removePod(session, target.id);
     else await session.slow(session.rpc.removeContainer, { containerId: target.id });
   });
+}
+
+async function removePod(session: Session, podSandboxId: string): Promise<void> {
+  const logs = await ownLogDirectory(session, podSandboxId);
+  await session.slow(session.rpc.removePodSandbox, { podSandboxId });
+  if (logs !== undefined) await removeLogs(logs);
 }
 
 /** Every container gets its grace period, all at the same time; then the machine goes. */

@@ -16,6 +16,7 @@ export async function podSandboxStatus(
     phase: record.phase,
     failure: record.failure,
     cgroupParent: record.config.cgroupParent,
+    logDirectory: record.config.logDirectory,
     timings: record.timings,
     ...(await pods.describeSandbox(record.id)),
   }));
