@@ -20,7 +20,6 @@ import { version } from './version.js';
 
 /** Where guest/build puts its result, seen from the compiled program. */
 const guestBeside = resolve(import.meta.dirname, '../../../guest/out');
-const secondMs = 1_000;
 const connectTimeoutMs = 10_000;
 /** Left on the disk for everything else on the node. */
 const freeBytesMin = 256 * MIB;
@@ -32,6 +31,11 @@ const poolSizeMax = 64;
 const startsPerProcessor = 2;
 const poolIdleMsMax = 30 * 60_000;
 const templateIdleMsMin = 10 * 60_000;
+
+/** Whole ones: timers of libraries refuse others. */
+function msOf(seconds: number): number {
+  return Math.round(seconds * 1_000);
+}
 
 export function guestDirectory(config: Config): string {
   return config.vm.guest_dir === '' ? guestBeside : config.vm.guest_dir;
@@ -51,7 +55,7 @@ export function qemuSettings({ node, vm }: Config, guest: GuestFiles): QemuSetti
     uidFirst: vm.uid_first,
     uidCount: vm.uid_count,
     sharedGid: sharedGid(vm),
-    bootTimeoutMs: vm.boot_timeout_seconds * secondMs,
+    bootTimeoutMs: msOf(vm.boot_timeout_seconds),
     console: vm.console,
   };
 }
@@ -82,9 +86,9 @@ export function vmSettings({ node, vm }: Config): VmSettings {
       enabled: vm.templates,
       directory: join(node.run_dir, 'templates'),
       bytesMax: vm.template_memory,
-      ageMsMax: vm.template_age_seconds * secondMs,
+      ageMsMax: msOf(vm.template_age_seconds),
       usesMax: vm.template_uses,
-      buildTimeoutMs: 2 * vm.boot_timeout_seconds * secondMs,
+      buildTimeoutMs: 2 * msOf(vm.boot_timeout_seconds),
       // What is left is for the start of a VM that boots instead.
       waitMsMax: defaultDeadlines.vmMs / 2,
       idleMsMin: templateIdleMsMin,
@@ -132,7 +136,7 @@ export function cniSettings({ node, network }: Config): CniSettings {
 export function registrySettings({ image }: Config): RegistrySettings {
   return {
     hostsDirectory: image.registries_dir,
-    stallTimeoutMs: image.stall_timeout_seconds * secondMs,
+    stallTimeoutMs: msOf(image.stall_timeout_seconds),
     connectTimeoutMs,
     version,
     proxy: proxyFromEnvironment(process.env),
@@ -162,8 +166,8 @@ export function podSettings({ node, pod, vm }: Config): PodSettings {
       pod.starts_at_a_time === 0 ? startsPerProcessor * availableParallelism() : pod.starts_at_a_time,
     deadlines: {
       ...defaultDeadlines,
-      bootMs: vm.boot_timeout_seconds * secondMs,
-      guestMs: pod.guest_timeout_seconds * secondMs,
+      bootMs: msOf(vm.boot_timeout_seconds),
+      guestMs: msOf(pod.guest_timeout_seconds),
     },
   };
 }

@@ -3,13 +3,14 @@ import { HerkosError } from './errors.js';
 export const KIB = 1024;
 export const MIB = 1024 * KIB;
 export const GIB = 1024 * MIB;
+export const TIB = 1024 * GIB;
 
 const factors: Readonly<Record<string, number>> = {
   '': 1,
   KIB,
   MIB,
   GIB,
-  TIB: 1024 * GIB,
+  TIB,
   K: KIB,
   M: MIB,
   G: GIB,
@@ -24,7 +25,10 @@ export function parseBytes(text: string): number {
   const factor = match === null ? undefined : factors[(match[2] ?? '').toUpperCase()];
   if (match === null || factor === undefined)
     throw new HerkosError('InvalidArgument', `'${text}' is not a size; write for example 512MiB or 10GiB`);
-  return Math.round(Number(match[1]) * factor);
+  const bytes = Math.round(Number(match[1]) * factor);
+  if (!Number.isSafeInteger(bytes))
+    throw new HerkosError('InvalidArgument', `'${text}' is too large; write less than 8192TiB`);
+  return bytes;
 }
 
 /** `1.5 GiB`, for people. */

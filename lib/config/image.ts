@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
-import { absolutePath, bytes, positiveInt, seconds } from './values.js';
+import { MIB } from '../base/units.js';
+import { absolutePath, bytesWithin, positiveInt, seconds } from './values.js';
 
 /** `[image]`: pulling and keeping images. */
 export const imageSection = z.strictObject({
@@ -10,7 +11,7 @@ export const imageSection = z.strictObject({
   /** Given up when not one byte arrives for so long; then resumed, then an error. */
   stall_timeout_seconds: seconds.default(30),
   /** A layer that unpacks to more is refused. */
-  layer_bytes_max: bytes.default(64 * 1024 ** 3),
+  layer_bytes_max: bytesWithin(MIB).default(64 * 1024 ** 3),
   /** A layer with more files is refused. */
   layer_entries_max: positiveInt.default(4_000_000),
 });

@@ -6,11 +6,9 @@ import type { Context } from '../base/context.js';
 import { HerkosError, isErrno, wrap } from '../base/errors.js';
 import type { Exec } from '../base/exec.js';
 import { isId } from '../base/ids.js';
-import { MIB } from '../base/units.js';
+import { diskBytesMin } from '../model/writable-disk.js';
 
 const diskSuffix = '.ext4';
-/** Below it ext4's own tables leave hardly any room. */
-const diskBytesMin = 16 * MIB;
 
 /**
  * Made for one short life and for speed (7 ms and 140 KiB for 10 GiB where plain mkfs takes 28 ms and 4 MiB):

@@ -45,6 +45,12 @@ describe('base/units', () => {
       expect(() => parseBytes(text), text).to.throw('is not a size');
   });
 
+  it('refuses what a number cannot hold', () => {
+    expect(parseBytes('8191TiB')).to.equal(8191 * 1024 ** 4);
+    for (const text of ['8192TiB', '9007199254740992', '9'.repeat(400)])
+      expect(() => parseBytes(text), text).to.throw('is too large; write less than 8192TiB');
+  });
+
   it('formats for people and rounds up', () => {
     expect([formatBytes(0), formatBytes(1023), formatBytes(1536)]).to.deep.equal([
       '0 B',

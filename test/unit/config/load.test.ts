@@ -5,6 +5,7 @@ import { expect } from 'chai';
 import { parse } from 'smol-toml';
 
 import { loadConfig, parseConfig } from '../../../lib/config/load.js';
+import { diskBytesMax, diskBytesMin } from '../../../lib/model/writable-disk.js';
 import { projectRoot } from '../../arch/project.js';
 import { rejection } from '../../tools/rejection.js';
 
@@ -30,6 +31,16 @@ describe('config', () => {
     expect(parseConfig('[vm]\nmemory = "512MiB"\n', 'x').vm.memory).to.equal(512 * 1024 ** 2);
   });
 
+  it('takes the least and the most that work', () => {
+    const { pod, image } = parseConfig(
+      '[pod]\nwritable_layer = "16MiB"\nshm = 4096\n[image]\nstall_timeout_seconds = 1\n',
+      'x',
+    );
+    expect(pod).to.include({ writable_layer: diskBytesMin, shm: 4096 });
+    expect(image.stall_timeout_seconds).to.equal(1);
+    expect(parseConfig('[pod]\nwritable_layer = "15TiB"\n', 'x').pod.writable_layer).to.equal(diskBytesMax);
+  });
+
   it('serves metrics only where it is told to', () => {
     const addressOf = (text: string) => parseConfig(text, 'x').metrics.address;
     expect(addressOf('')).to.equal(undefined);
@@ -45,6 +56,22 @@ describe('config', () => {
       ['[vms]\n', ['vms']],
       ['[vm]\naccel = "hax"\n', ['vm.accel']],
       ['[vm]\nmemory = "lots"\n', ['vm.memory', "'lots' is not a size"]],
+      ['[vm]\nmemory = -1\n', ['vm.memory', 'write a size such as "512MiB", or a number of bytes']],
+      ['[vm]\nmemory = 1.5\n', ['vm.memory', 'write a size such as "512MiB", or a number of bytes']],
+      ['[vm]\nmemory = true\n', ['vm.memory', 'write a size such as "512MiB", or a number of bytes']],
+      ['[vm]\nmemory = "9000TiB"\n', ['vm.memory', "'9000TiB' is too large; write less than 8192TiB"]],
+      ['[pod]\nwritable_layer = 0\n', ['pod.writable_layer', 'too small; write "16MiB" at least']],
+      ['[pod]\nwritable_layer = "1KiB"\n', ['pod.writable_layer', 'write "16MiB" at least']],
+      ['[pod]\nwritable_layer = "16TiB"\n', ['pod.writable_layer', 'too large; write "15TiB" at most']],
+      ['[pod]\nshm = 0\n', ['pod.shm', 'too small; write "4KiB" at least']],
+      ['[image]\nlayer_bytes_max = "0"\n', ['image.layer_bytes_max', 'write "1MiB" at least']],
+      [
+        '[image]\nstall_timeout_seconds = 0.0001\n',
+        ['image.stall_timeout_seconds', 'write 1 second at least'],
+      ],
+      ['[vm]\nboot_timeout_seconds = 0\n', ['vm.boot_timeout_seconds', 'write 1 second at least']],
+      ['[pod]\nguest_timeout_seconds = 86401\n', ['pod.guest_timeout_seconds', '86400 seconds at most']],
+      ['[pod]\nguest_timeout_seconds = "1m"\n', ['pod.guest_timeout_seconds', 'write a number of seconds']],
       ['[vm]\nqemu = "bin/qemu"\n', ['vm.qemu', 'write the name of a program or an absolute path']],
       ['[vm]\nqemu = "/opt/../qemu"\n', ['vm.qemu', 'write the name of a program or an absolute path']],
       ['[vm]\nksm_domains = ["a", "b"]\n', ['vm.ksm_domains', 'only one domain', 'VMs of two domains']],

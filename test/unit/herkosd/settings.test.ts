@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 
-import { vmMost, vmSettings } from '../../../cmd/herkosd/settings.js';
+import { registrySettings, vmMost, vmSettings } from '../../../cmd/herkosd/settings.js';
 import { parseConfig } from '../../../lib/config/load.js';
 
 const gib = 1024;
@@ -16,5 +16,10 @@ describe('the settings of herkosd', () => {
     const { sizing } = vmSettings(parseConfig('[vm]\nmemory = "300MiB"\nvcpus = 2\n', 'x'));
     expect(sizing).to.deep.include({ memoryMibDefault: 300, vcpusDefault: 2, guestOverheadMib: 96 });
     expect(sizing.vcpusMax).to.be.within(1, 64);
+  });
+
+  it('have whole milliseconds: the HTTP client refuses others', () => {
+    const settings = registrySettings(parseConfig('[image]\nstall_timeout_seconds = 1.0016\n', 'x'));
+    expect(settings.stallTimeoutMs).to.equal(1002);
   });
 });
