@@ -60,19 +60,24 @@ export async function findTarget(session: Session, text: string, strict?: 'stric
   return single(text, strict === undefined ? preferLive(found) : found, 'pod or container');
 }
 
-/** A container, or the only one (else the only running one) of a pod. */
+/** A container, or the only one (else the only running one) of a pod. A name of both is the pod's. */
 export async function findContainer(session: Session, text: string, name?: string): Promise<Container> {
   const { pods, containers } = await allTargets(session);
-  const fitting = preferLive(matches(pods, text));
-  if (name === undefined && fitting.length === 0) {
-    const direct = matches(containers, text);
-    if (direct.length > 0) return single(text, preferLive(direct), 'container');
-  }
-  const pod = single(text, fitting, name === undefined ? 'pod or container' : 'pod');
+  const target =
+    name === undefined
+      ? single(text, preferLive(podsFirst([...pods, ...containers], text)), 'pod or container')
+      : single(text, preferLive(matches(pods, text)), 'pod');
+  if (target.kind === 'container') return target;
   const inside = containers.filter(
-    ({ podId, name: own }) => podId === pod.id && (name === undefined || own === name),
+    ({ podId, name: own }) => podId === target.id && (name === undefined || own === name),
   );
   return single(name ?? text, preferLive(inside), 'container');
+}
+
+function podsFirst(all: readonly Target[], text: string): readonly Target[] {
+  const found = matches(all, text);
+  const pods = found.filter(({ kind, name }) => kind === 'pod' && name === text);
+  return pods.length > 0 ? pods : found;
 }
 
 function matches<T extends Target>(all: readonly T[], text: string): T[] {

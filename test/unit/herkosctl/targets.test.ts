@@ -7,7 +7,7 @@ import { Exit } from '../../../cmd/herkosctl/exit-codes.js';
 import type { CancellableContext } from '../../../lib/base/context.js';
 import { background, withTimeout } from '../../../lib/base/context.js';
 import { newId } from '../../../lib/base/ids.js';
-import { Harness } from '../cri/harness.js';
+import { Harness, containerConfig } from '../cri/harness.js';
 import type { CliRun } from './cli.js';
 import { herkosctl } from './cli.js';
 
@@ -85,6 +85,40 @@ describe('herkosctl targets', () => {
     await end(second);
     expect(await messageOf('logs', 'p1')).to.contain(shown(first, 'not ready'));
     expect(await messageOf('logs', 'app')).to.contain('exited)');
+  });
+
+  it('takes no pod for a container whose id begins with the same digits', async () => {
+    const { podId, containerId } = await run();
+    // Ids come from chance: so many containers that one begins as a pod does.
+    const pods = new Map([[podId.slice(0, 3), podId]]);
+    const containers = new Map([[containerId.slice(0, 3), containerId]]);
+    const both = (): string | undefined => [...pods.keys()].find((digits) => containers.has(digits));
+    while (both() === undefined) {
+      const more = await run();
+      pods.set(more.podId.slice(0, 3), more.podId);
+      containers.set(more.containerId.slice(0, 3), more.containerId);
+    }
+    const digits = both() ?? '';
+    for (const args of [
+      ['exec', digits, 'ls'],
+      ['logs', digits],
+    ])
+      expect(await messageOf(...args), args.join(' '))
+        .to.contain('fits several')
+        .and.contain(`pod p1 (${pods.get(digits)?.slice(0, 13) ?? ''}`)
+        .and.contain(`container app (${containers.get(digits)?.slice(0, 13) ?? ''}`);
+  });
+
+  it('takes a name before the beginning of an id, and the pod of a name that a container has too', async () => {
+    const { podId } = await run();
+    const other = await cri.sandbox('other', { logDirectory: join(cri.directory, 'other') });
+    const named = await cri.container(other, containerConfig({ metadata: { name: podId.slice(0, 8) } }));
+    await cli('exec', podId.slice(0, 8), 'ls');
+    expect(cri.pods.calls.at(-1)).to.equal(`execSync ${named} 0`);
+    const pod = await cri.sandbox('app', { logDirectory: join(cri.directory, 'app') });
+    const inside = await cri.container(pod, containerConfig({ metadata: { name: 'inside' } }));
+    await cli('exec', 'app', 'ls');
+    expect(cri.pods.calls.at(-1)).to.equal(`execSync ${inside} 0`);
   });
 
   it('never chooses what to remove', async () => {
