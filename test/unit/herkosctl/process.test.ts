@@ -1,11 +1,13 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
-import { join } from 'node:path';
+import { appendFile, mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 
 import { expect } from 'chai';
 
 import { projectRoot } from '../../arch/project.js';
+import { eventually } from '../../tools/eventually.js';
 import { Harness } from '../cri/harness.js';
 
 interface Ended {
@@ -120,6 +122,36 @@ describe('the process herkosctl', () => {
     const [code] = (await once(child, 'close')) as [number | null];
     expect([code, stderr]).to.deep.equal([0, '']);
   });
+
+  for (const [stream, args, left] of [
+    ['stdout', [], 'notready'],
+    ['stdout', ['--rm'], undefined],
+    ['stderr', ['--rm'], undefined],
+  ] as const)
+    it(`run leaves no pod running when nobody reads its ${stream} any more: ${args.join(' ')}`, async () => {
+      const logs = join(cri.directory, `logs-${stream}`);
+      const name = `unread-${stream}${args.join('')}`;
+      const rest = ['--name', name, '--log-dir', logs, ...args, 'example.org/app:1'];
+      const child = spawn(process.execPath, [main, '--socket', cri.socketPath, 'run', ...rest], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+      const ended = once(child, 'close');
+      const ours = () => cri.pods.sandboxes().find(({ config }) => config.metadata.name === name);
+      const path = (): string | undefined =>
+        cri.pods.containers().find(({ sandboxId, phase }) => sandboxId === ours()?.id && phase === 'running')
+          ?.logPath;
+      await eventually(() => path() !== undefined);
+      child.stdout.destroy();
+      if (stream === 'stderr') child.stderr.destroy();
+      let stderr = '';
+      child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
+      const file = path() ?? '';
+      await mkdir(dirname(file), { recursive: true });
+      await appendFile(file, `2026-01-01T00:00:00Z ${stream} F hello\n`.repeat(10));
+      expect((await ended)[0]).to.equal(stream === 'stdout' ? 0 : 1);
+      expect(stderr).to.not.contain('herkosctl:');
+      expect(ours()?.phase).to.equal(left);
+    });
 
   it('tells its version and how it is used', async () => {
     expect((await start(['--version'])).stdout).to.match(/^\d+\.\d+\.\d+\n$/);
