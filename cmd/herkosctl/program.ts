@@ -121,7 +121,7 @@ function addRun(program: Command, withSession: WithSession): void {
     .argument('<image>')
     .argument('[args...]', 'replace the command of the image')
     .option('--name <name>', 'name of the pod; made up when not given')
-    .option('--rm', 'remove the pod when its container has ended')
+    .option('--rm', 'remove the pod when its container has ended; not with --detach')
     .option('-d, --detach', 'print the id of the pod and leave it running')
     .addOption(
       new Option('--pull <when>', 'pull the image')

@@ -1,7 +1,7 @@
 import type { Context } from '../../lib/base/context.js';
 import { background } from '../../lib/base/context.js';
 import { HerkosError, messageOf } from '../../lib/base/errors.js';
-import { Exit, orNotRun } from './exit-codes.js';
+import { Exit, WrongUsage, orNotRun } from './exit-codes.js';
 import { LogFile } from './log-file.js';
 import { followLog } from './log-follow.js';
 import { LogWriter, hasEnded } from './logs.js';
@@ -36,6 +36,11 @@ export async function runCommand(
   args: readonly string[],
   options: RunOptions,
 ): Promise<void> {
+  if (options.detach === true && options.rm === true)
+    throw new WrongUsage(
+      'InvalidArgument',
+      "--detach and --rm: nobody waits for the end of the container then; leave one out, and use 'herkosctl rm -f' later",
+    );
   const running = await orNotRun(async () => start(session, image, args, options));
   if (options.quiet !== true) report(session, running);
   if (options.detach === true) {

@@ -130,6 +130,7 @@ describe('herkosctl', () => {
       [['-m', 'much'], '512MiB'],
       [['-u', '1:staff'], 'number'],
       [['--name', 'a b'], 'a b'],
+      [['--rm'], '--detach and --rm'],
     ] as const)
       it(`refuses ${bad.join(' ')}`, async () => {
         const { error } = await run('-d', ...bad, image);

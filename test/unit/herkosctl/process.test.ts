@@ -80,6 +80,13 @@ describe('the process herkosctl', () => {
       });
   });
 
+  it('ends with 2, and starts nothing, when --detach and --rm exclude each other', async () => {
+    const { code, stderr } = await start(['run', '--socket', cri.socketPath, '-d', '--rm', 'x']);
+    expect(code).to.equal(2);
+    expect(stderr).to.match(/^herkosctl: --detach and --rm: [^\n]*leave one out[^\n]*\n$/);
+    expect(cri.pods.sandboxes()).to.deep.equal([]);
+  });
+
   it('ends with 125 when it could not run the command', async () => {
     const { code, stderr } = await start(['exec', '--socket', cri.socketPath, 'nothing', 'ls']);
     expect(code).to.equal(125);
