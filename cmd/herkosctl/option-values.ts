@@ -68,9 +68,27 @@ export function user(text: string): v1.LinuxContainerSecurityContext.$Properties
   };
 }
 
-/** `user:password`, as other tools take it. @throws WrongUsage, which keeps what may be a password to itself */
-export function credentials(text: string): string {
-  if (text !== '' && text.indexOf(':') < 1)
-    throw new WrongUsage('InvalidArgument', '--creds: write user:password');
-  return text;
+export interface Credentials {
+  readonly username: string;
+  readonly password: string;
+}
+
+const noCredentials: Credentials = { username: '', password: '' };
+
+/** Of `--creds`. @throws WrongUsage, which keeps what may be a password to itself */
+export function credentials(text: string): Credentials {
+  return parseCredentials(text, '--creds');
+}
+
+/** Of HERKOS_CREDS, which keeps them out of the process list. @throws WrongUsage */
+export function environmentCredentials(): Credentials {
+  return parseCredentials(process.env['HERKOS_CREDS'] ?? '', 'HERKOS_CREDS');
+}
+
+/** `user:password`, as other tools take it; a password may hold colons. */
+function parseCredentials(text: string, source: string): Credentials {
+  if (text === '') return noCredentials;
+  const colon = text.indexOf(':');
+  if (colon < 1) throw new WrongUsage('InvalidArgument', `${source}: write user:password`);
+  return { username: text.slice(0, colon), password: text.slice(colon + 1) };
 }

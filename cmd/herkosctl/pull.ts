@@ -3,11 +3,13 @@ import { admin } from '#gen/admin/v1/services.js';
 
 import { HerkosError } from '../../lib/base/errors.js';
 import { formatBytes } from '../../lib/base/units.js';
+import type { Credentials } from './option-values.js';
+import { environmentCredentials } from './option-values.js';
 import { ProgressBar } from './progress.js';
 import type { Session } from './session.js';
 
 export interface PullOptions {
-  readonly creds?: string;
+  readonly creds?: Credentials;
   readonly quiet?: boolean;
 }
 
@@ -15,8 +17,8 @@ type Progress = herkos.admin.v1.ImageProgress;
 
 /** Pulls with progress on standard error. Returns the image's id. */
 export async function pullImage(session: Session, image: string, options: PullOptions): Promise<string> {
-  const [username, password] = credentials(options.creds);
-  const stream = session.client.stream(session.ctx, admin.pullImage, { image, username, password });
+  const request = { image, ...(options.creds ?? environmentCredentials()) };
+  const stream = session.client.stream(session.ctx, admin.pullImage, request);
   const [id] = await watch(session, `pull ${image}`, stream, options.quiet ?? false);
   if (id === undefined) throw new HerkosError('Internal', `the daemon pulled ${image} but names no image`);
   return id;
@@ -64,13 +66,4 @@ async function watch(
   if (!quiet && session.output.format === 'table')
     session.output.note(`${title}: done, ${formatBytes(Number(last.bytesTotal))}`);
   return last.imageIds;
-}
-
-/** The option was looked at when the command line was read; HERKOS_CREDS keeps it out of the process list. */
-function credentials(option: string | undefined): readonly [string, string] {
-  const text = option ?? process.env['HERKOS_CREDS'] ?? '';
-  if (text === '') return ['', ''];
-  const colon = text.indexOf(':');
-  if (colon < 1) throw new HerkosError('InvalidArgument', 'HERKOS_CREDS: write user:password');
-  return [text.slice(0, colon), text.slice(colon + 1)];
 }

@@ -4,6 +4,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import Long from 'long';
 
 import { v1 } from '../../lib/cri/api.js';
+import type { Credentials } from './option-values.js';
 import { logDirectory, madeByRun, namespace } from './pod-logs.js';
 
 export interface RunOptions {
@@ -11,7 +12,7 @@ export interface RunOptions {
   readonly rm?: boolean;
   readonly detach?: boolean;
   readonly pull: 'always' | 'missing' | 'never';
-  readonly creds?: string;
+  readonly creds?: Credentials;
   readonly quiet?: boolean;
   readonly env: readonly string[];
   readonly publish: readonly v1.PortMapping.$Properties[];

@@ -80,6 +80,34 @@ describe('the process herkosctl', () => {
       });
   });
 
+  it('takes credentials from the option or the environment, the option first, by the same rules', async () => {
+    const pull = async (creds: string, ...args: string[]): Promise<number | null> => {
+      const env = { HERKOS_SOCKET: cri.socketPath, HERKOS_CREDS: creds };
+      return (await start(['pull', 'example.org/app:1', ...args], env)).code;
+    };
+    for (const [creds, args] of [
+      ['me:pass:word', []],
+      ['you:x', ['--creds', 'me:pass:word']],
+      ['secret', ['--creds', 'me:pass:word']],
+    ] as const) {
+      expect(await pull(creds, ...args)).to.equal(0);
+      expect(cri.images.credentials).to.include({ username: 'me', password: 'pass:word' });
+    }
+    for (const [creds, args] of [
+      ['', []],
+      ['me:x', ['--creds', '']],
+    ] as const) {
+      expect(await pull(creds, ...args)).to.equal(0);
+      expect(cri.images.credentials).to.equal(undefined);
+    }
+    const env = { HERKOS_SOCKET: cri.socketPath, HERKOS_CREDS: 'secret' };
+    expect(await start(['pull', 'example.org/app:1'], env)).to.deep.equal({
+      code: 2,
+      stdout: '',
+      stderr: 'herkosctl: HERKOS_CREDS: write user:password\n',
+    });
+  });
+
   it('ends with 2, and starts nothing, when --detach and --rm exclude each other', async () => {
     const { code, stderr } = await start(['run', '--socket', cri.socketPath, '-d', '--rm', 'x']);
     expect(code).to.equal(2);
