@@ -3,6 +3,7 @@ import { admin } from '#gen/admin/v1/services.js';
 
 import { HerkosError, classOf } from '../../lib/base/errors.js';
 import { formatBytes } from '../../lib/base/units.js';
+import { defaultDomain } from '../../lib/model/vm.js';
 import { beginsId, theOnly } from './lookup.js';
 import { plain } from './messages.js';
 import { shownAge, shownMs } from './output.js';
@@ -12,6 +13,7 @@ type Template = herkos.admin.v1.Template;
 type Progress = herkos.admin.v1.TemplateProgress;
 
 const { Phase } = herkos.admin.v1.TemplateProgress;
+const { Role } = herkos.admin.v1.Vm;
 
 export interface BuildOptions {
   /** Empty: the domain of pods that have none. */
@@ -52,6 +54,24 @@ export async function buildTemplateCommand(session: Session, options: BuildOptio
   session.output.result({ id, existed }, () => {
     session.output.line(id);
   });
+  if (options.quiet !== true) await noteUnused(session, domain, id);
+}
+
+/**
+ * A template may well be there before the first pod of its domain. The daemon knows no list of domains, so a mistyped
+ * name is taken for such a one, and its template takes memory for nothing.
+ */
+async function noteUnused(session: Session, domain: string, id: string): Promise<void> {
+  if (domain === '' || domain === defaultDomain) return;
+  // The template is there, whatever becomes of a hint.
+  const answer = await session.slow(admin.listVms, {}).catch(() => undefined);
+  if (answer === undefined) return;
+  const used = new Set(answer.vms.flatMap((vm) => (vm.role === Role.ROLE_POD ? [vm.domain ?? ''] : [])));
+  if (used.has(domain)) return;
+  const others = used.size === 0 ? '' : ` (pods here are of ${[...used].sort().join(', ')})`;
+  session.output.note(
+    `${title(domain)}: this node has no pod of that domain${others}; if the name is wrong: herkosctl template rm ${id}`,
+  );
 }
 
 export async function rotateTemplateCommand(session: Session, options: BuildOptions): Promise<void> {
@@ -61,6 +81,7 @@ export async function rotateTemplateCommand(session: Session, options: BuildOpti
   session.output.result({ id }, () => {
     session.output.line(id);
   });
+  if (options.quiet !== true) await noteUnused(session, domain, id);
 }
 
 /** @param texts ids or the beginnings of some; with `all` every template of the node */

@@ -46,6 +46,21 @@ describe('herkosctl template and vm', () => {
       expect(await json('template', 'build')).to.deep.equal({ id, existed: true });
     });
 
+    it('tells of a domain that no pod of the node is of: its name may be wrong', async () => {
+      cri.machines.add(newId(), 'pod', { domain: 'tenant-a' });
+      cri.machines.add(newId(), 'pool', { domain: 'tenant-b' });
+      for (const command of ['build', 'rotate']) {
+        const { stdout, stderr, error } = await cli('template', command, '--domain', 'tenat-a');
+        expect(error).to.equal(undefined);
+        expect(stderr).to.contain(
+          'template of domain tenat-a: this node has no pod of that domain (pods here are of tenant-a); ' +
+            `if the name is wrong: herkosctl template rm ${stdout}`,
+        );
+        for (const good of [[], ['--domain', 'default'], ['--domain', 'tenant-a']])
+          expect((await cli('template', command, ...good)).stderr, good.join()).not.to.contain('no pod');
+      }
+    });
+
     it('rotate builds anew', async () => {
       const { id } = (await json('template', 'build')) as { id: string };
       const { stdout, stderr } = await cli('template', 'rotate');
