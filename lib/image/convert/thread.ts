@@ -96,7 +96,7 @@ export class ConvertThread {
       const fed = this.#feed(job.job, iterator);
       // Whichever fails first decides; a broken source must stop the worker.
       fed.catch((error: unknown) => {
-        this.#fail(error);
+        this.#fail(job.job, error);
       });
       return (await result) as ConvertResult;
     } finally {
@@ -215,12 +215,14 @@ export class ConvertThread {
     }
   }
 
-  /** The source broke: the worker stops, and the job fails with the source's error. */
-  #fail(error: unknown): void {
-    const running = this.#running;
-    if (running === undefined) return;
+  /**
+   * The source broke: the worker stops, and the job fails with the source's error. A source may also break when
+   * its job is over, for example because it was cancelled then: the thread may have another job by that time.
+   */
+  #fail(job: number, error: unknown): void {
+    if (this.#isOver(job)) return;
     this.#sourceError = error;
-    this.#abort(running.job);
+    this.#abort(job);
   }
 
   #abort(job: number): void {

@@ -6,7 +6,7 @@ import { gzipSync } from 'node:zlib';
 
 import { expect } from 'chai';
 
-import { background, withCancel } from '../../../../lib/base/context.js';
+import { background, sleep, withCancel } from '../../../../lib/base/context.js';
 import { HerkosError } from '../../../../lib/base/errors.js';
 import { WorkerLayerConverter } from '../../../../lib/image/convert/converter.js';
 import type { ConvertRequest } from '../../../../lib/image/convert/types.js';
@@ -246,6 +246,23 @@ describe('layer converter', () => {
       expect(await listing(directory)).deep.equal([]);
       // The thread is fit for the next one.
       await converter.convert(background(), request(directory, tar));
+    });
+  });
+
+  it('does not let the source of a job that is over end the next job of its thread', async () => {
+    await inScratch(async (directory) => {
+      const own = new WorkerLayerConverter({ threadsMax: 1 });
+      const transfer = withCancel(background());
+      async function* hanging(): AsyncGenerator<Uint8Array, void, undefined> {
+        yield Buffer.alloc(600_000, 'x');
+        await sleep(transfer, 60_000);
+      }
+      const broken = failure(own.convert(background(), request(directory, tar, { source: hanging() })));
+      const next = own.convert(background(), request(directory, tar, { source: pieces(tar, 1000) }));
+      expect(await broken).property('class', 'DataLoss');
+      transfer.cancel();
+      expect((await next).diffId).equal(digestOf(tar));
+      await own.close();
     });
   });
 
