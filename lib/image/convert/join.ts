@@ -6,8 +6,9 @@ import { createHash } from 'node:crypto';
 import { closeSync, openSync } from 'node:fs';
 
 import { HerkosError } from '../../base/errors.js';
-import { fileTypes } from '../../wire/erofs/format.js';
+import { blockBytes, fileTypes } from '../../wire/erofs/format.js';
 import { ErofsNode, defaultDirectory, xattrBytes } from '../../wire/erofs/node.js';
+import type { FileData } from '../../wire/erofs/file-data.js';
 import { ErofsReader } from '../../wire/erofs/reader.js';
 import type { ErofsInode } from '../../wire/erofs/reader.js';
 import { brokenImage } from '../../wire/erofs/source.js';
@@ -20,6 +21,8 @@ import { LimitGuard } from './limits.js';
 import type { ConvertLimits, JoinResult } from './types.js';
 
 const copyBytes = 1024 * 1024;
+/** A file with holes is copied in pieces of this size; those without anything in them are left out. */
+const emptyPiece = Buffer.alloc(blockBytes);
 /** Let an abort message in after so many entries. */
 const entriesBetweenTurns = 256;
 
@@ -131,17 +134,31 @@ class Copy {
 
   async #data(inode: ErofsInode, node: ErofsNode): Promise<void> {
     node.size = inode.size;
-    const data = this.#writer.beginData(node, inode.layout === layouts.chunks);
+    const hasHoles = inode.layout === layouts.chunks;
+    const data = this.#writer.beginData(node, hasHoles);
     for await (const extent of this.#reader.extents(inode)) {
       if (extent.position === undefined) continue;
       for (let at = 0; at < extent.length; at += copyBytes) {
         const length = Math.min(copyBytes, extent.length - at);
         this.#guard.addUncompressed(0);
-        data.write(await this.#reader.readAt(extent.position + at, length), extent.offset + at);
+        const bytes = await this.#reader.readAt(extent.position + at, length);
+        if (hasHoles) writeFull(data, bytes, extent.offset + at);
+        else data.write(bytes, extent.offset + at);
         this.#guard.checkImage(this.#writer.position);
         if (this.#signal.aborted) throw new HerkosError('Cancelled', 'the join was stopped');
       }
     }
     data.end();
+  }
+}
+
+/**
+ * A chunk with one byte in it is a hole but for one block on the disk that it is read from: written whole, a few
+ * kilobytes of an archive would take gigabytes.
+ */
+function writeFull(data: FileData, bytes: Buffer, position: number): void {
+  for (let at = 0; at < bytes.length; at += emptyPiece.length) {
+    const piece = bytes.subarray(at, at + emptyPiece.length);
+    if (!piece.equals(emptyPiece.subarray(0, piece.length))) data.write(piece, position + at);
   }
 }
