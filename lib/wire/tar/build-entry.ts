@@ -83,6 +83,11 @@ export function buildEntry(
   };
 }
 
+/** Bytes that an entry takes in the archive, a map in front of its data included. */
+export function storedSizeOf(header: RawHeader, globals: PaxRecords, extensions: Extensions): number {
+  return paxNumber(extensions.pax.has('size') ? extensions.pax : globals, 'size') ?? header.size;
+}
+
 function merge(globals: PaxRecords, local: PaxRecords): PaxRecords {
   if (globals.size === 0) return local;
   return new Map([...globals, ...local]);

@@ -4,7 +4,7 @@
  */
 import type { TarEntry, TarHandler, TarSegment } from './entry.js';
 import { extendedHeaderBytesMax } from './entry.js';
-import { buildEntry, noExtensions, paddingOf } from './build-entry.js';
+import { buildEntry, noExtensions, paddingOf, storedSizeOf } from './build-entry.js';
 import type { Extensions, OldSparse } from './build-entry.js';
 import { blockBytes, broken, isZeroBlock, numberField, readHeader } from './header.js';
 import type { RawHeader } from './header.js';
@@ -28,8 +28,9 @@ type State =
   | 'ending'
   | 'ended';
 
-/** Global records are applied to every entry: many of them would make every entry slow. */
+/** Global records are applied to every entry: many or large ones would make every entry slow. */
 const globalRecordsMax = 64;
+const globalBytesMax = 64 * 1024;
 
 export class TarParser {
   readonly #handler: TarHandler;
@@ -111,12 +112,18 @@ export class TarParser {
         return;
       case 'leading-map':
         if (this.#map?.push(block) === true) this.#beginEntry();
-        else if ((this.#map?.mapBytes ?? 0) >= (this.#header?.size ?? 0))
+        else if ((this.#map?.mapBytes ?? 0) >= this.#storedSize())
           throw broken('a sparse map is longer than its entry');
         return;
       default:
         this.#headerBlock(block);
     }
+  }
+
+  /** A size that has no room in the header is in an extended one, and the header's may be anything then. */
+  #storedSize(): number {
+    const header = this.#header;
+    return header === undefined ? 0 : storedSizeOf(header, this.#globals, this.#next);
   }
 
   #headerBlock(block: Buffer): void {
@@ -172,8 +179,7 @@ export class TarParser {
     switch (meta.typeFlag) {
       case 'g':
         readPaxRecords(meta.body, this.#globals);
-        if (this.#globals.size > globalRecordsMax)
-          throw broken(`there are more than ${String(globalRecordsMax)} global records`);
+        checkGlobals(this.#globals);
         break;
       case 'x':
         this.#readPax(meta.body);
@@ -270,4 +276,13 @@ export class TarParser {
 function untilNul(body: Buffer): string {
   const end = body.indexOf(0);
   return body.toString('latin1', 0, end === -1 ? body.length : end);
+}
+
+function checkGlobals(globals: PaxRecords): void {
+  if (globals.size > globalRecordsMax)
+    throw broken(`there are more than ${String(globalRecordsMax)} global records`);
+  let bytes = 0;
+  for (const value of globals.values()) bytes += value.length;
+  if (bytes > globalBytesMax)
+    throw broken(`its global records have more than ${String(globalBytesMax)} bytes`);
 }

@@ -109,6 +109,24 @@ describe('tar parser', () => {
     expect(found.map(({ entry: each }) => each.mtimeSec)).deep.equal([77, 5, 77]);
   });
 
+  it('reads a leading sparse map whose entry states its size in an extended header', () => {
+    const count = 200;
+    const map = Array.from({ length: count }, (_, index) => `${String(index * 1000)}\n1\n`).join('');
+    const body = Buffer.concat([padded(Buffer.from(`${String(count)}\n${map}`)), Buffer.alloc(count, 'x')]);
+    const records = [
+      ['GNU.sparse.major', '1'],
+      ['GNU.sparse.minor', '0'],
+      ['GNU.sparse.realsize', '200000'],
+      ['size', String(body.length)],
+    ] as const;
+    // A size of 8 GiB has no room in the header; Go writes 0 there.
+    const [found] = collect(archive(pax(records), entry({ name: 'a', size: 0 }, body)));
+    expect(found?.content.length).equal(200_000);
+    expect(found?.content.filter((byte) => byte === 0x78).length).equal(count);
+    const lies = records.map(([key, value]) => [key, key === 'size' ? '1024' : value] as const);
+    isBroken(() => collect(archive(pax(lies), entry({ name: 'a', size: body.length }, body))));
+  });
+
   it('keeps negative times with fractions', () => {
     const [found] = collect(archive(pax([['mtime', '-1.25']]), entry({ name: 'a' })));
     expect(found?.entry).include({ mtimeSec: -2, mtimeNsec: 750_000_000 });
@@ -138,6 +156,10 @@ describe('tar parser', () => {
           Array.from({ length: 65 }, (_, index) => [`SCHILY.xattr.user.${String(index)}`, ''] as const),
           'g',
         ),
+      ),
+      'global records that are too large': archive(
+        pax([['SCHILY.xattr.user.a', Buffer.alloc(65_537)]], 'g'),
+        entry({ name: 'a' }),
       ),
       'a record that reaches beyond its header': archive(entry({ name: 'p', type: 'x' }, '99 path=a\n')),
       'a record without a newline': archive(entry({ name: 'p', type: 'x' }, '9 path=ab')),
