@@ -12,6 +12,7 @@ import { parseChallenges } from './challenge.js';
 import type { Endpoint } from './endpoints.js';
 import { AttemptFailure, unavailable } from './failure.js';
 import type { TlsSettings } from './hosts-file.js';
+import { leadsInside } from './proxy.js';
 import { documentTimeoutMs, tokenBytesMax } from './settings.js';
 import type { HttpReply, HttpRequest, TlsLookup, Transport } from './transport.js';
 import { failureOf, readBody } from './transport.js';
@@ -156,18 +157,26 @@ function tokenRequest(
   return { method: 'GET', url, headers, authorization, tls, what };
 }
 
-/** A token server on plain HTTP would see the password of a registry on HTTPS: refused. */
+/**
+ * A token server on plain HTTP would see the password of a registry on HTTPS: refused. So is one that a registry
+ * elsewhere places on this machine or its link, as with redirects.
+ */
 function checkRealm(text: string, endpoint: Endpoint, secure: boolean): URL {
   const realm = URL.canParse(text) ? new URL(text) : undefined;
   const allowed = realm?.protocol === 'https:' || (realm?.protocol === 'http:' && !secure);
-  if (realm !== undefined && allowed && realm.username === '' && realm.password === '') return realm;
+  const isOpen = realm !== undefined && allowed && realm.username === '' && realm.password === '';
+  if (isOpen && !leadsInside(new URL(endpoint.base).hostname, realm.hostname)) return realm;
   throw new AttemptFailure(
     new HerkosError(
       'FailedPrecondition',
-      `${new URL(endpoint.base).host}: its token server is not one to send a login to`,
+      `${new URL(endpoint.base).host}: its token server (${shown(realm)}) is not one to send a login to`,
     ),
     false,
   );
+}
+
+function shown(realm: URL | undefined): string {
+  return realm === undefined ? 'no URL' : `${realm.protocol}//${realm.host}`.slice(0, 100);
 }
 
 function readToken(bytes: Buffer, what: string): string {

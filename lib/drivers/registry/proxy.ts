@@ -23,6 +23,11 @@ export function isLinkLocal(hostname: string): boolean {
   return family !== 0 && linkLocal.check(name, family === 4 ? 'ipv4' : 'ipv6');
 }
 
+/** True when a host out there sends us into this machine or its link: to what only listens there. */
+export function leadsInside(from: string, to: string): boolean {
+  return from !== to && !isLoopback(from) && (isLoopback(to) || isLinkLocal(to));
+}
+
 /** The proxy to use for `url`, or undefined to go there directly. Loopback is always direct. */
 export function proxyFor(url: URL, settings: ProxySettings): string | undefined {
   const proxy = url.protocol === 'https:' ? settings.httpsProxy : settings.httpProxy;

@@ -8,7 +8,7 @@ import { HerkosError } from '../../base/errors.js';
 import type { Dispatchers } from './dispatchers.js';
 import { AttemptFailure, errorTextOf, statusFailure, transportFailure, unavailable } from './failure.js';
 import type { TlsSettings } from './hosts-file.js';
-import { isLinkLocal, isLoopback } from './proxy.js';
+import { leadsInside } from './proxy.js';
 import { errorBodyBytesMax, redirectsMax } from './settings.js';
 
 export interface HttpRequest {
@@ -169,7 +169,6 @@ function checkRedirect(location: string | undefined, from: URL, where: string): 
   if (to.protocol !== 'https:' && to.protocol !== 'http:') throw refuse(`to ${to.protocol}`);
   if (from.protocol === 'https:' && to.protocol === 'http:') throw refuse('from HTTPS to plain HTTP');
   if (to.username !== '' || to.password !== '') throw refuse('with a password');
-  if (!isLoopback(from.hostname) && (isLoopback(to.hostname) || isLinkLocal(to.hostname)))
-    throw refuse('into this machine or its link');
+  if (leadsInside(from.hostname, to.hostname)) throw refuse('into this machine or its link');
   return to;
 }

@@ -1,3 +1,6 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
 import { expect } from 'chai';
 
 import { background } from '../../../../lib/base/context.js';
@@ -187,6 +190,26 @@ describe('RegistryClient: logging in', function () {
     });
   }
 
+  it('asks no token server on this machine for a registry that is elsewhere', async () => {
+    let realm = `${registry.url}/token`;
+    const elsewhere = createServer((_request, response) => {
+      answer(response, 401, '{}', { 'www-authenticate': `Bearer realm="${realm}"` });
+    });
+    await new Promise<void>((resolve) => elsewhere.listen(0, '127.0.0.1', resolve));
+    // A proxy makes this server the one behind any name.
+    const httpProxy = `http://127.0.0.1:${String((elsewhere.address() as AddressInfo).port)}`;
+    const outside = await Harness.open({ proxy: { httpProxy, httpsProxy: undefined, noProxy: '' } });
+    await outside.configure('registry.example', 'plain_http = true');
+    const fetch = async (): Promise<unknown> =>
+      outside.open(login).fetchManifest(ctx, parseReference('registry.example/app'));
+    expect((await failure(fetch())).message).to.match(/token server \(http:\/\/127.* not one to send/);
+    realm = 'http://169.254.169.254/token';
+    expect((await failure(fetch())).message).to.match(/not one to send a login to/);
+    expect(registry.requests).to.deep.equal([]);
+    await outside.close();
+    elsewhere.close();
+  });
+
   it('sends no login to a token server it cannot trust', async () => {
     for (const realm of ['ftp://x/token', 'http://user:pw@127.0.0.1/token', 'token', '']) {
       registry.intercept = (_seen, response) => {
@@ -194,7 +217,7 @@ describe('RegistryClient: logging in', function () {
         return true;
       };
       expect((await failure(pull(login))).message, realm).to.match(
-        /token server is not one to send a login to/,
+        /token server \(.*\) is not one to send a login to/,
       );
     }
   });
