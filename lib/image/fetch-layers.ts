@@ -6,6 +6,7 @@ import type { Semaphore } from '../base/semaphore.js';
 import type { PullListener } from '../cri/ports.js';
 import { hexOfDigest } from '../wire/oci/digest.js';
 import type { ImageName } from '../wire/oci/types.js';
+import { defaultConvertLimits } from './convert/limits.js';
 import type { ConvertLimits, LayerConverter } from './convert/types.js';
 import { storeFull } from './free-space.js';
 import type { DevicePlan, Layer } from './group.js';
@@ -109,14 +110,20 @@ async function makeDevice(
 async function joinLayers(ctx: Context, parts: FetchParts, part: DevicePlan, path: string): Promise<void> {
   const files = part.layers.map((layer) => parts.store.pathOf(keyOf(layer)));
   try {
-    // The bounds hold for one layer; each of these has kept them already.
-    const { subdirs } = await parts.converter.join(ctx, { files, destinationPath: path });
+    const limits = limitsOfJoin(parts.limits, files.length);
+    const { subdirs } = await parts.converter.join(ctx, { files, destinationPath: path, limits });
     if (subdirs.join('/') !== subdirsOf(files.length).join('/'))
       throw new HerkosError('Internal', 'the converter names joined layers in an unknown way');
   } catch (error) {
     throwIfDone(ctx);
     throw describe(error, `joining ${String(files.length)} layers`);
   }
+}
+
+/** The bounds hold for one layer, and each of these has kept them: together they may have as much times their number. */
+function limitsOfJoin(limits: Partial<ConvertLimits>, layers: number): Partial<ConvertLimits> {
+  const one = { ...defaultConvertLimits, ...limits };
+  return { ...one, entriesMax: one.entriesMax * layers, deviceBytesMax: one.deviceBytesMax * layers };
 }
 
 async function convertLayer(

@@ -276,7 +276,7 @@ export class ImageService implements Images, PodImages {
           store: this.#layers,
           converter: this.#parts.converter,
           turns: this.#turns,
-          limits: this.#settings.limits,
+          limits: { ...this.#settings.limits, freeBytesMin: this.#settings.freeBytesMin },
         };
         await fetchLayers(ctx, parts, { source, name, plan, progress });
       }

@@ -9,6 +9,7 @@ import { throwIfDone } from '../../lib/base/context.js';
 import { HerkosError } from '../../lib/base/errors.js';
 import { sha256Digest } from '../../lib/wire/oci/digest.js';
 import type {
+  ConvertLimits,
   ConvertRequest,
   ConvertResult,
   JoinRequest,
@@ -19,6 +20,9 @@ import type {
 export class FakeLayerConverter implements LayerConverter {
   conversions = 0;
   joins = 0;
+  /** What the requests so far were told. */
+  readonly convertLimits: (Partial<ConvertLimits> | undefined)[] = [];
+  readonly joinLimits: { readonly files: number; readonly limits: Partial<ConvertLimits> | undefined }[] = [];
   running = 0;
   runningMax = 0;
   /** Called when the whole layer was read, before the file appears. */
@@ -29,6 +33,7 @@ export class FakeLayerConverter implements LayerConverter {
     this.runningMax = Math.max(this.runningMax, this.running);
     const temporary = `${request.destinationPath}.${String(this.conversions)}.tmp`;
     this.conversions += 1;
+    this.convertLimits.push(request.limits);
     try {
       await writeFile(temporary, 'half', { mode: 0o440 });
       const result = await this.#check(ctx, request);
@@ -46,6 +51,7 @@ export class FakeLayerConverter implements LayerConverter {
 
   async join(_ctx: Context, request: JoinRequest): Promise<JoinResult> {
     this.joins += 1;
+    this.joinLimits.push({ files: request.files.length, limits: request.limits });
     const parts = await Promise.all(request.files.map(async (file) => readFile(file, 'utf8')));
     await writeFile(request.destinationPath, parts.join('+'), { mode: 0o440 });
     const subdirs = request.files.map((_file, index) => String(index));

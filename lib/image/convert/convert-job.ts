@@ -27,7 +27,7 @@ export class ConvertRun {
     this.#job = job;
     this.#onProgress = onProgress;
     this.#guard = new LimitGuard(job.limits);
-    this.#file = new DeviceFile(job.temporaryPath);
+    this.#file = new DeviceFile(job.temporaryPath, this.#guard.limits.freeBytesMin);
     this.#builder = new LayerBuilder(this.#file, this.#guard, job.absoluteNames);
     this.#decompressor = openDecompressor(job.compression, (chunk) => {
       if (this.#stopped) return;

@@ -34,7 +34,7 @@ export async function joinDevices(
   signal: AbortSignal,
 ): Promise<JoinResult> {
   const guard = new LimitGuard(limits);
-  const file = new DeviceFile(temporaryPath);
+  const file = new DeviceFile(temporaryPath, guard.limits.freeBytesMin);
   try {
     const writer = new ErofsWriter(file.writeAt);
     const root = defaultDirectory();

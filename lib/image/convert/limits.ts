@@ -9,6 +9,7 @@ export const defaultConvertLimits: ConvertLimits = {
   entriesMax: 2_000_000,
   metadataBytesMax: 512 * MIB,
   deviceBytesMax: 64 * GIB,
+  freeBytesMin: 0,
 };
 
 /** Counts what a conversion takes and refuses too much of it. */

@@ -23,6 +23,8 @@ export interface ConvertLimits {
   readonly metadataBytesMax: number;
   /** Size of the device file; every GiB of it costs the guest 16 MiB for page structs. */
   readonly deviceBytesMax: number;
+  /** Bytes of the disk that are left to others; looked at while the file is written. 0 takes all. */
+  readonly freeBytesMin: number;
 }
 
 export interface ConvertRequest {

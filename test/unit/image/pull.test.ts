@@ -157,6 +157,22 @@ describe('ImageService: pull', () => {
     expect(world.converter.conversions).to.equal(conversions);
   });
 
+  it('bounds joined layers by what they may have together, and by the disk', async () => {
+    await world.restart({ limits: { entriesMax: 1000, deviceBytesMax: 5000 }, freeBytesMin: 7 });
+    const layers = Array.from({ length: 10 }, (_, index) => `layer ${String(index)}`);
+    await world.serve('team/app', 'v1', layers);
+    await world.pull('team/app:v1');
+    const { convertLimits, joinLimits } = world.converter;
+    expect(convertLimits[0]).to.deep.equal({ entriesMax: 1000, deviceBytesMax: 5000, freeBytesMin: 7 });
+    expect(joinLimits).to.not.deep.equal([]);
+    for (const { files, limits } of joinLimits)
+      expect(limits).to.include({
+        entriesMax: 1000 * files,
+        deviceBytesMax: 5000 * files,
+        freeBytesMin: 7,
+      });
+  });
+
   it('works on at most N layers at a time over all pulls', async () => {
     await world.serve(
       'team/app',

@@ -198,6 +198,12 @@ describe('layer converter', () => {
       'ResourceExhausted',
       /device file/,
     ],
+    'what would leave too little of the disk': [
+      tar,
+      { limits: { freeBytesMin: 2 ** 60 } },
+      'ResourceExhausted',
+      /less than .* of the disk free/,
+    ],
     'a name out of the tree': [archive(entry({ name: '../x' })), {}, 'InvalidArgument', /'\.\.'/],
   };
   for (const [what, [bytes, more, errorClass, message]] of Object.entries(failures))
