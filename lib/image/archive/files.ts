@@ -1,8 +1,8 @@
 /** The files of an archive by name, whether they lie in a directory or in a tar file. */
 import { constants } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { open, realpath } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 import type { Context } from '../../base/context.js';
 import { throwIfDone } from '../../base/context.js';
@@ -10,6 +10,8 @@ import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
 import { KIB } from '../../base/units.js';
 
 const readBytes = 256 * KIB;
+/** Nothing else on a host has such a name, and layouts may share a directory of blobs by a link. */
+const blobPattern = /^blobs\/sha256\/[0-9a-f]{64}$/;
 
 export interface ArchiveFiles {
   /** For errors. */
@@ -47,7 +49,7 @@ export function missing(files: ArchiveFiles, name: string): HerkosError {
   );
 }
 
-/** An unpacked OCI layout. Names come from this program or are checked digests: none can climb out. */
+/** An unpacked layout or Docker archive. The latter names its files as it likes: none may be outside of the directory. */
 export class DirectoryFiles implements ArchiveFiles {
   readonly what: string;
 
@@ -78,10 +80,20 @@ export class DirectoryFiles implements ArchiveFiles {
     await Promise.resolve();
   }
 
+  /** Links on the way count as what they lead to; the file itself must be none. */
+  async #isInside(name: string): Promise<boolean> {
+    if (blobPattern.test(name)) return true;
+    if (name.includes('\0') || name.split('/').includes('..')) return false;
+    const root = await realpath(this.what);
+    const parent = await realpath(dirname(join(this.what, name)));
+    return parent === root || parent.startsWith(root === '/' ? root : `${root}/`);
+  }
+
   /** Only regular files: a pipe or a device in a layout could block or never end. */
   async #open(name: string): Promise<FileHandle | undefined> {
     let handle: FileHandle;
     try {
+      if (!(await this.#isInside(name))) return undefined;
       const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
       handle = await open(join(this.what, name), flags);
     } catch (error) {

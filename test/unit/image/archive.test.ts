@@ -108,6 +108,29 @@ describe('image import', () => {
     expect((await take('links.tar.gz', 'linked'))[0]?.repoTags).to.contain('docker.io/library/linked:latest');
   });
 
+  it('reads no file outside of an unpacked Docker archive', async () => {
+    const files = docker(['a:1']).filter(({ content }) => content !== undefined);
+    for (const root of ['up', 'linked', 'good'])
+      for (const { name, content } of files) {
+        await mkdir(join(path(root), name, '..'), { recursive: true });
+        await writeFile(join(path(root), name), content ?? '');
+      }
+    await writeFile(path('secret'), image.layers[0]?.bytes ?? '');
+    await symlink(directory, join(path('linked'), 'out'));
+    const name = async (root: string, layer: string): Promise<void> =>
+      writeFile(
+        join(path(root), 'manifest.json'),
+        JSON.stringify([{ Config: 'config.json', RepoTags: ['a:1'], Layers: [layer, 'bb/layer.tar'] }]),
+      );
+    await name('up', '../secret');
+    await name('linked', 'out/secret');
+    expect((await take('good')).length).to.equal(1);
+    for (const root of ['up', 'linked'])
+      expect(await failure(take(root)), root)
+        .property('message')
+        .match(/has no file .*secret/);
+  });
+
   describe('refuses, and leaves nothing of,', () => {
     const withManifest = (text: string): TarEntry[] => [{ name: 'manifest.json', content: text }];
     const cases: readonly (readonly [string, () => Promise<void>, RegExp])[] = [
