@@ -81,20 +81,22 @@ async function makeDevice(
   guarded: (body: () => Promise<void>) => Promise<void>,
 ): Promise<void> {
   const { store } = parts;
+  const place = request.name.host;
   const [only] = part.layers;
   if (part.layers.length === 1 && only !== undefined) {
-    await store.ensure(ctx, part.device.key, async (path) =>
-      convertLayer(ctx, parts, request, only, path, meter),
+    await store.ensure(ctx, part.device.key, place, async (path, inner) =>
+      convertLayer(inner, parts, request, only, path, meter),
     );
     meter.layerDone(only);
     return;
   }
-  await store.ensure(ctx, part.device.key, async (path) => {
+  // Goes on when another pull has the same: it is nearly done, and its layers are shared anyway.
+  await store.ensure(ctx, part.device.key, place, async (path) => {
     await Promise.all(
       part.layers.map((layer) =>
         guarded(async () => {
-          await store.ensure(ctx, keyOf(layer), async (single) =>
-            convertLayer(ctx, parts, request, layer, single, meter),
+          await store.ensure(ctx, keyOf(layer), place, async (single, inner) =>
+            convertLayer(inner, parts, request, layer, single, meter),
           );
           meter.layerDone(layer);
         }),

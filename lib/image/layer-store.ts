@@ -6,8 +6,8 @@ import { chown, mkdir, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { syncDirectory, temporarySuffix } from '../base/atomic-file.js';
-import type { Context } from '../base/context.js';
-import { background } from '../base/context.js';
+import type { CancellableContext, Context } from '../base/context.js';
+import { background, throwIfDone, withCancel } from '../base/context.js';
 import { isErrno, messageOf } from '../base/errors.js';
 import { KeyedLock } from '../base/keyed-lock.js';
 import type { Logger } from '../base/logger.js';
@@ -16,6 +16,9 @@ const keyPattern = /^[0-9a-f]{64}$/;
 /** `stat` counts blocks of this size whatever the file system's own are (stat(2)). */
 const statBlockBytes = 512;
 
+/** Writes the file at `path`; `ctx` ends when somebody else has written it. */
+export type MakeFile = (path: string, ctx: Context) => Promise<void>;
+
 export class LayerStore {
   readonly directory: string;
   readonly #log: Logger;
@@ -23,6 +26,8 @@ export class LayerStore {
   readonly #lock = new KeyedLock();
   /** Sizes of the finished files by key. */
   readonly #files = new Map<string, number>();
+  /** Who is writing a file, by key. */
+  readonly #makers = new Map<string, Set<CancellableContext>>();
   /** How many users keep a file that no record names yet. */
   readonly #pins = new Map<string, number>();
 
@@ -76,13 +81,35 @@ export class LayerStore {
     };
   }
 
-  /** Has `make` write the file unless it is there; whoever asks for the same key meanwhile waits for it. */
-  async ensure(ctx: Context, key: string, make: (path: string) => Promise<void>): Promise<void> {
-    await this.#lock.run(ctx, key, async () => {
-      if (this.#files.has(key)) return;
-      await make(this.pathOf(key));
-      await this.#adopt(key);
+  /**
+   * Has `make` write the file unless it is there. Whoever asks for the same key and place meanwhile waits for it;
+   * who takes it from another place does not, since a place may be as slow as it likes. The first to have it ends
+   * the context that the others were given. The caller has pinned the key.
+   */
+  async ensure(ctx: Context, key: string, place: string, make: MakeFile): Promise<void> {
+    await this.#lock.run(ctx, `${key} ${place}`, async () => {
+      // A removal that began before the key was pinned must not meet the new file.
+      await this.#lock.run(ctx, key, () => Promise.resolve());
+      if (!this.#files.has(key)) await this.#make(ctx, key, make);
     });
+  }
+
+  async #make(ctx: Context, key: string, make: MakeFile): Promise<void> {
+    const mine = withCancel(ctx);
+    const makers = this.#makers.get(key) ?? new Set();
+    this.#makers.set(key, makers.add(mine));
+    try {
+      await make(this.pathOf(key), mine);
+      await this.#adopt(key);
+      for (const maker of makers) maker.cancel();
+    } catch (error) {
+      throwIfDone(ctx);
+      if (!this.#files.has(key)) throw error;
+    } finally {
+      mine.cancel();
+      makers.delete(mine);
+      if (makers.size === 0) this.#makers.delete(key);
+    }
   }
 
   /** Counts a finished file as ours. The group is set here too: a crash may come between rename and chown. */

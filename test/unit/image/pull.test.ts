@@ -7,7 +7,7 @@ import { messageOf } from '../../../lib/base/errors.js';
 import type { PullProgress } from '../../../lib/cri/ports.js';
 import { sha256Digest } from '../../../lib/wire/oci/digest.js';
 import { mediaTypes } from '../../../lib/wire/oci/media-types.js';
-import { resetAfter } from '../../fakes/registry-server.js';
+import { FakeRegistry, resetAfter } from '../../fakes/registry-server.js';
 import { buildIndex } from '../../tools/image-builder.js';
 import { failure } from '../drivers/registry/harness.js';
 import { ImageWorld, keysOf } from './world.js';
@@ -171,6 +171,27 @@ describe('ImageService: pull', () => {
         deviceBytesMax: 5000 * files,
         freeBytesMin: 7,
       });
+  });
+
+  it('does not wait for a layer that another registry is slow to give', async () => {
+    const slow = await FakeRegistry.start();
+    const image = await world.serve('team/app', 'v1', ['one']);
+    slow.add('team/app', 'v1', image);
+    const asked = new Promise<void>((resolve) => {
+      slow.intercept = (seen, response) => {
+        if (!seen.url.includes(image.layers[0]?.descriptor.digest ?? '?')) return false;
+        // Headers, and then nothing.
+        response.writeHead(200).write('x');
+        resolve();
+        return true;
+      };
+    });
+    const first = world.images.pull(ctx, `${slow.host}/team/app:v1`);
+    await asked;
+    const record = await world.pull('team/app:v1');
+    expect((await first).id, 'it has the layer then too').to.equal(record.id);
+    expect(await world.files()).to.deep.equal(keysOf(record));
+    await slow.stop();
   });
 
   it('works on at most N layers at a time over all pulls', async () => {
