@@ -8,11 +8,12 @@ import { createGunzip } from 'node:zlib';
 import { Decompress } from 'fzstd';
 
 import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
+import { MIB } from '../../base/units.js';
 import type { LayerCompression } from './types.js';
+import { ZstdFrames, windowBytesMax } from './zstd-frames.js';
 
 const outputBytes = 1024 * 1024;
-/** Memory that a zstd frame may ask for: the most that `zstd -d` itself takes unasked. */
-const zstdWindow = '--memory=128MB';
+const zstdWindow = `--memory=${String(windowBytesMax / MIB)}MB`;
 const stderrBytesMax = 4096;
 
 export interface Decompressor {
@@ -204,6 +205,7 @@ class ZstdProcess implements Decompressor {
 
 class ZstdScript implements Decompressor {
   readonly #stream: Decompress;
+  readonly #frames = new ZstdFrames();
   #sawInput = false;
 
   constructor(sink: Sink) {
@@ -230,6 +232,8 @@ class ZstdScript implements Decompressor {
   }
 
   #push(chunk: Buffer, last: boolean): void {
+    // The library takes a window of any size, up to 2 GiB, at once.
+    this.#frames.push(chunk);
     try {
       this.#stream.push(chunk, last);
     } catch (error) {
