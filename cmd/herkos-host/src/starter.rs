@@ -177,6 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn waits_for_a_program_and_not_for_what_it_leaves_behind() {
+        for script in ["setsid sleep 30 & echo $!; exit 4", "setsid yes >&2 & echo $!; exit 4"] {
+            let report = shell(script, b"");
+            assert_eq!(report.line.get("code"), Some(&json!(4)));
+            let left: i32 = String::from_utf8(report.outputs.stdout).unwrap().trim().parse().unwrap();
+            let still_there =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), nix::sys::signal::SIGKILL);
+            assert!(still_there.is_ok() || script.contains("yes"), "{script}");
+        }
+    }
+
+    #[test]
     fn gives_the_environment_and_directory_that_were_asked_for() {
         let order = json!({
             "id": 1, "program": "/bin/sh", "args": ["-c", "echo $A $HOME; pwd"], "env": [["A", "b c"]], "cwd": "/proc",

@@ -7,16 +7,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::setsid;
 use serde_json::{Value, json};
 
-use super::running::Running;
+use super::running::{Running, has_ended};
 
 const INPUT_BYTES_MAX: usize = 64 << 20;
 const READ_BYTES: usize = 64 << 10;
+/// What a program has left in its outputs is there at its end; later words are of those that it has left behind.
+const TAIL: Duration = Duration::from_secs(1);
 
 pub struct Program {
     pub id: u64,
@@ -131,21 +134,30 @@ impl Program {
     }
 }
 
-/// Until both outputs are closed. A program that does not read its input is no error.
+/// Until both outputs are closed, or the program has ended and somebody else keeps them open: a daemon that it has
+/// started, say. A program that does not read its input is no error.
 fn exchange(child: &mut Child, mut rest: &[u8], output_max: usize, overflow: impl Fn()) -> Outputs {
     let mut input = child.stdin.take().and_then(|pipe| unblocked(pipe.into()));
     let mut stdout = child.stdout.take().map(|pipe| File::from(OwnedFd::from(pipe)));
     let mut stderr = child.stderr.take().map(|pipe| File::from(OwnedFd::from(pipe)));
     let mut outputs = Outputs::default();
+    let mut ended: Option<Instant> = None;
     while stdout.is_some() || stderr.is_some() {
         if rest.is_empty() {
             input = None;
         }
-        let [can_write, out_ready, err_ready] = ready([
-            (input.as_ref(), PollFlags::POLLOUT),
-            (stdout.as_ref(), PollFlags::POLLIN),
-            (stderr.as_ref(), PollFlags::POLLIN),
-        ]);
+        let left = TAIL.saturating_sub(ended.map_or(Duration::ZERO, |at| at.elapsed()));
+        let [can_write, out_ready, err_ready] = ready(
+            [
+                (input.as_ref(), PollFlags::POLLOUT),
+                (stdout.as_ref(), PollFlags::POLLIN),
+                (stderr.as_ref(), PollFlags::POLLIN),
+            ],
+            left,
+        );
+        if left.is_zero() && (outputs.overflown || !(out_ready || err_ready)) {
+            break;
+        }
         if can_write {
             write_some(&mut input, &mut rest);
         }
@@ -158,6 +170,9 @@ fn exchange(child: &mut Child, mut rest: &[u8], output_max: usize, overflow: imp
         }
         if outputs.overflown && !before {
             overflow();
+        }
+        if ended.is_none() && has_ended(child) {
+            ended = Some(Instant::now());
         }
     }
     outputs
@@ -179,11 +194,12 @@ fn unblocked(pipe: OwnedFd) -> Option<File> {
     Some(File::from(pipe))
 }
 
-/// Which of these can go on: all that are there, when the kernel does not say.
-fn ready(files: [(Option<&File>, PollFlags); 3]) -> [bool; 3] {
+/// Which of these can go on before the time is over: all that are there, when the kernel does not say.
+fn ready(files: [(Option<&File>, PollFlags); 3], wait: Duration) -> [bool; 3] {
+    let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
     let mut asked: Vec<PollFd> =
         files.iter().filter_map(|(file, flags)| file.map(|file| PollFd::new(file.as_fd(), *flags))).collect();
-    let all = poll(&mut asked, PollTimeout::NONE).is_err();
+    let all = poll(&mut asked, wait).is_err();
     let mut answers = asked.iter().map(|one| all || one.any().unwrap_or(true));
     files.map(|(file, _)| file.is_some() && answers.next().unwrap_or(false))
 }

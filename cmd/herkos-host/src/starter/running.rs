@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 /// What runs, by the id of its order. A process is started, killed and reaped under the lock, so that no signal reaches
@@ -76,6 +76,13 @@ impl Running {
     fn states(&self) -> MutexGuard<'_, HashMap<u64, State>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// It stays a zombie, whose number nobody else gets, until it is reaped.
+pub fn has_ended(child: &Child) -> bool {
+    let Ok(pid) = i32::try_from(child.id()) else { return false };
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    waitid(Id::Pid(Pid::from_raw(pid)), flags).is_ok_and(|status| status != WaitStatus::StillAlive)
 }
 
 impl State {
