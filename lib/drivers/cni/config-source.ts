@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { Dirent } from 'node:fs';
 import { mkdir, readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -92,9 +93,9 @@ export class ConfigSource {
 }
 
 async function firstConfig(directory: string): Promise<string | undefined> {
-  let names: string[];
+  let entries: Dirent[];
   try {
-    names = await readdir(directory);
+    entries = await readdir(directory, { withFileTypes: true });
   } catch (error) {
     if (isErrno(error, 'ENOENT')) return undefined;
     throw new HerkosError('FailedPrecondition', `cannot read ${directory}: ${messageOf(error)}`, {
@@ -102,7 +103,9 @@ async function firstConfig(directory: string): Promise<string | undefined> {
       reason: configReasons.invalid,
     });
   }
-  const first = names.filter((name) => /\.(conflist|conf|json)$/.test(name)).sort()[0];
+  // A directory of such a name is none, as for libcni; a link may lead to a file.
+  const files = entries.filter((entry) => !entry.isDirectory()).map(({ name }) => name);
+  const first = files.filter((name) => /\.(conflist|conf|json)$/.test(name)).sort()[0];
   return first === undefined ? undefined : join(directory, first);
 }
 

@@ -25,6 +25,11 @@ describe('the network configuration in force', () => {
     expect((await source.current()).config.name).to.equal('earlier');
   });
 
+  it('is no directory, whatever that is called', async () => {
+    await mkdir(join(scene.settings.confDir, '05-earlier.conf'));
+    expect((await source.current()).config.name).to.equal('net');
+  });
+
   it('is read again when it changes, and only then', async () => {
     const before = await source.current();
     expect((await source.current()).config).to.equal(before.config);
