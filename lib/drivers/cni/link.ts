@@ -6,7 +6,7 @@
 import { stat } from 'node:fs/promises';
 
 import type { Context } from '../../base/context.js';
-import { HerkosError, isErrno } from '../../base/errors.js';
+import { HerkosError, isErrno, messageOf } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import type { LinkState } from '../../wire/cni/link-state.js';
 import { parseLinkState } from '../../wire/cni/link-state.js';
@@ -36,7 +36,10 @@ export async function ipBatch(
   await runInNetns(ctx, exec, netnsPath, ['ip', '-batch', '-'], `${lines.join('\n')}\n`);
 }
 
-/** What the kernel has on a device, addresses and routes included. */
+/**
+ * What the kernel has on a device, addresses and routes included.
+ * @throws HerkosError `FailedPrecondition` when there is no such device
+ */
 export async function readLink(
   ctx: Context,
   exec: Exec,
@@ -46,9 +49,16 @@ export async function readLink(
   checkIfName(device);
   // `table all` is how one call shows the routes of both families.
   const commands = `address show dev ${device}\nroute show table all dev ${device}\n`;
-  return parseLinkState(
-    await runInNetns(ctx, exec, netnsPath, ['ip', '-json', '-details', '-batch', '-'], commands),
-  );
+  const ip = ['ip', '-json', '-details', '-batch', '-'] as const;
+  const output = await runInNetns(ctx, exec, netnsPath, ip, commands).catch((error: unknown) => {
+    if (!messageOf(error).includes(`Device "${device}" does not exist`)) throw error;
+    throw new HerkosError(
+      'FailedPrecondition',
+      `the CNI plugins made no ${device} in ${netnsPath}; see the plugins that the network configuration names`,
+      { cause: error },
+    );
+  });
+  return parseLinkState(output);
 }
 
 /**

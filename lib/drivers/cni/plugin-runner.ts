@@ -5,13 +5,14 @@ import { join } from 'node:path';
 import type { Context } from '../../base/context.js';
 import { underDeadline } from '../../base/context.js';
 import type { ErrorClass } from '../../base/errors.js';
-import { HerkosError } from '../../base/errors.js';
+import { HerkosError, classOf, messageOf } from '../../base/errors.js';
 import type { Exec } from '../../base/exec.js';
 import { Semaphore } from '../../base/semaphore.js';
 import type { CniCommand, InvocationTarget } from '../../wire/cni/invocation.js';
 import { pluginEnv } from '../../wire/cni/invocation.js';
 import type { JsonObject } from '../../wire/cni/json.js';
 import { cniJsonBytesMax } from '../../wire/cni/json.js';
+import type { CniErrorReport } from '../../wire/cni/result.js';
 import { parseErrorReport, printable } from '../../wire/cni/result.js';
 import type { CniSettings } from './settings.js';
 
@@ -90,29 +91,43 @@ export class PluginRunner {
   ): Promise<string> {
     const path = await this.find(type);
     const what = `CNI plugin ${type} (${command})`;
+    const options = {
+      input: JSON.stringify(input),
+      // The daemon's own environment may hold secrets; plugins find iptables and friends by PATH.
+      env: { PATH: sbin.join(':'), ...pluginEnv(command, target, this.#binDirs) },
+      outputBytesMax: cniJsonBytesMax,
+      okExitCodes: anyExitCode,
+    };
     const result = await this.#slots.run(ctx, () =>
       underDeadline(ctx, this.#timeoutMs, what, (bounded) =>
-        this.#exec.run(bounded, path, [], {
-          input: JSON.stringify(input),
-          // The daemon's own environment may hold secrets; plugins find iptables and friends by PATH.
-          env: { PATH: sbin.join(':'), ...pluginEnv(command, target, this.#binDirs) },
-          outputBytesMax: cniJsonBytesMax,
-          okExitCodes: anyExitCode,
+        this.#exec.run(bounded, path, [], options).catch((error: unknown) => {
+          throw bounded.signal.aborted ? error : withoutControls(what, error);
         }),
       ),
     );
     const stdout = result.stdout.toString('utf8');
-    if (result.exitCode === 0) return stdout;
-    throw pluginError(what, result.exitCode, stdout, result.stderr.toString('utf8'));
+    if (result.exitCode !== 0)
+      throw pluginError(what, result.exitCode, stdout, result.stderr.toString('utf8'));
+    // An ADD that says why it failed has failed: without what it was to do, the pod is in another network than meant.
+    const report = command === 'ADD' ? parseErrorReport(stdout) : undefined;
+    if (report !== undefined) throw reportedError(what, report);
+    return stdout;
   }
+}
+
+/** What ended by a signal, or cannot be run, has words of its own in the error, too. */
+function withoutControls(what: string, error: unknown): HerkosError {
+  return new HerkosError(classOf(error), `${what}: ${printable(messageOf(error))}`, { cause: error });
+}
+
+function reportedError(what: string, { code, message, details }: CniErrorReport): PluginError {
+  const more = details === '' ? '' : ` (${details})`;
+  return new PluginError(`${what}: ${message}${more}, code ${String(code)}`, code);
 }
 
 function pluginError(what: string, exitCode: number, stdout: string, stderr: string): PluginError {
   const report = parseErrorReport(stdout);
-  if (report !== undefined) {
-    const details = report.details === '' ? '' : ` (${report.details})`;
-    return new PluginError(`${what}: ${report.message}${details}, code ${String(report.code)}`, report.code);
-  }
+  if (report !== undefined) return reportedError(what, report);
   const said = printable(stderr.trim() === '' ? stdout : stderr);
   return new PluginError(`${what} failed with exit code ${String(exitCode)}: ${said}`, undefined);
 }

@@ -135,6 +135,17 @@ describe('a pod’s network', () => {
     expect((await scene.plugins.sequence()).slice(2)).to.deep.equal(['second DEL', 'first DEL']);
   });
 
+  it('says so when the plugins made no device for it', async () => {
+    scene.exec.failWhen = (run) =>
+      run.args.includes('-json') ? new Error('ip failed: Device "eth0" does not exist.') : undefined;
+    const error: unknown = await scene
+      .network()
+      .attach(background(), scene.request())
+      .catch((thrown: unknown) => thrown);
+    expect(error).to.have.property('class', 'FailedPrecondition');
+    expect(String(error)).to.include('the CNI plugins made no eth0');
+  });
+
   it('is undone when the redirects fail, and says so when that fails too', async () => {
     scene.exec.failWhen = (run) => (run.args.includes('tc') ? new Error('no mirred here') : undefined);
     await scene.plugins.add('first', { ADD: behave.result, DEL: behave.error(100, 'stuck') });

@@ -64,6 +64,20 @@ describe('running a CNI plugin', () => {
     expect(error).to.include({ class: 'Internal', code: 100 });
   });
 
+  it('takes an error report for a failure though the plugin says that it succeeded', async () => {
+    await scene.plugins.add('calm', {
+      ADD: behave.error(100, 'no policy').replace('exit 1', 'exit 0'),
+    });
+    const error = await failure('calm');
+    expect(error.message).to.equal('CNI plugin calm (ADD): no policy (see the log), code 100');
+  });
+
+  it('says which plugin a signal has ended, and its words on one line', async () => {
+    await scene.plugins.add('crash', { ADD: 'printf "one\\033[31m\\ntwo" >&2; kill -SEGV $$' });
+    const { message } = await failure('crash');
+    expect(message).to.match(/^CNI plugin crash \(ADD\): .* signal SIGSEGV: one \[31m two$/);
+  });
+
   it('classes the errors that the specification names', async () => {
     await scene.plugins.add('later', { ADD: behave.error(11, 'busy') });
     await scene.plugins.add('old', { ADD: behave.error(1, 'version') });
