@@ -17,9 +17,11 @@ export async function buildAgent(
   say: (line: string) => void,
 ): Promise<string> {
   const directory = join(projectRoot, 'agent');
+  // Said twice, as the environment or the user's configuration may name places of their own.
+  const options = ['--release', '--locked', '--target', target, '--target-dir', join(directory, 'target')];
   say('building the agent');
   await underDeadline(ctx, cargoTimeoutMs, 'building the agent', (step) =>
-    exec.run(step, 'cargo', ['build', '--release', '--locked', '--target', target], {
+    exec.run(step, 'cargo', ['build', ...options], {
       cwd: directory,
       outputBytesMax: cargoOutputBytesMax,
     }),

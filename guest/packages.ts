@@ -28,6 +28,8 @@ const runtimePackages = [
   'libzstd1',
 ];
 
+/** Nobody can put a file there. */
+const emptyDirectory = '/sys';
 const aptTimeoutMs = 30_000;
 const fetchTimeoutMs = 300_000;
 const unpackTimeoutMs = 120_000;
@@ -52,7 +54,8 @@ export async function resolvePackages(ctx: Context, exec: Exec): Promise<GuestPa
     if (kernelName === undefined)
       throw new HerkosError('FailedPrecondition', `apt does not say which kernel ${metapackage} stands for`);
     const names = [kernelName, ...runtimePackages];
-    const uris = await apt(step, exec, 'apt-get', ['download', '--print-uris', ...names]);
+    // Of a package that is in the directory already it says nothing.
+    const uris = await apt(step, exec, 'apt-get', ['download', '--print-uris', ...names], emptyDirectory);
     const packages = uris.split('\n').filter(Boolean).map(parseUriLine);
     const find = (name: string): Package => {
       const found = packages.find((one) => one.name === name);

@@ -54,9 +54,11 @@ describe('packages of the guest', () => {
   it('are those that the metapackage and the runtime stand for', async () => {
     const exec = fakeExec({
       'apt-cache': () => 'Package: linux-image-amd64\nDepends: linux-image-6.1.0-99-amd64 (= 6.1.200-1)\n',
-      'apt-get': (args) =>
+      // It does not name a package that is in the working directory.
+      'apt-get': (args, cwd) =>
         args
           .slice(2)
+          .filter(() => cwd === '/sys')
           .map((name) => `'http://x/${name}.deb' ${name}_1.0_amd64.deb 9 SHA256:${sha256}\n`)
           .join(''),
     });
