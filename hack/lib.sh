@@ -17,14 +17,20 @@ die() {
 }
 
 # watched TITLE COMMAND...: runs a long command, its output into a log file, with a sign of life
-# every ten seconds; shows the end of the log when it fails.
+# every ten seconds; shows the end of the log when it fails. What interrupts us ends it, too.
 watched() {
   local title=$1 log pid began=$SECONDS status=0
   shift
   log=$(mktemp)
   step "$title"
-  "$@" >"$log" 2>&1 &
+  # A process group of its own, with all its children: a job in the background would not hear of Ctrl-C.
+  set -m
+  # Nor may what outlives it (a compiler's cache, say) keep the lock of the set-up.
+  "$@" >>"$log" 2>&1 </dev/null 8>&- &
   pid=$!
+  set +m
+  # shellcheck disable=SC2064 # the values of now
+  trap "stop_watched $pid '$log'" INT TERM HUP
   while kill -0 "$pid" 2>/dev/null; do
     sleep 1
     if (((SECONDS - began) % 10 == 9)); then
@@ -32,6 +38,7 @@ watched() {
     fi
   done
   wait "$pid" || status=$?
+  trap - INT TERM HUP
   if ((status != 0)); then
     tail -n 40 "$log" >&2
     rm -f "$log"
@@ -39,6 +46,15 @@ watched() {
   fi
   rm -f "$log"
   note "done in $((SECONDS - began)) s"
+}
+
+# stop_watched PID LOG: to its end, as what comes next may need what it holds.
+stop_watched() {
+  trap '' INT TERM HUP
+  kill -TERM -- "-$1" 2>/dev/null || true
+  wait "$1" || true
+  rm -f "$2"
+  die 'interrupted'
 }
 
 require_machine() {
@@ -59,6 +75,17 @@ missing_packages() {
   done
 }
 
+# apt_get ARGUMENT...: a fresh machine's own first update, or another set-up, may have apt's locks for minutes.
+apt_get() {
+  local until=$((SECONDS + 600)) words status
+  while :; do
+    status=0
+    words=$(LC_ALL=C apt-get "$@" 2>&1 | tee -a /dev/stderr) || status=$?
+    if ((status == 0 || SECONDS >= until)) || [[ $words != *'Could not get lock'* ]]; then return "$status"; fi
+    sleep 2
+  done
+}
+
 setup_packages() {
   local missing
   missing=$(missing_packages)
@@ -66,9 +93,9 @@ setup_packages() {
     step 'Debian packages: all there'
     return
   fi
-  watched 'Debian packages: refreshing the lists' apt-get update
+  watched 'Debian packages: refreshing the lists' apt_get update
   # shellcheck disable=SC2086 # names, one word each
-  watched "Debian packages: installing $(wc -l <<<"$missing")" apt-get install -y --no-install-recommends $missing
+  watched "Debian packages: installing $(wc -l <<<"$missing")" apt_get install -y --no-install-recommends $missing
 }
 
 setup_node() {
@@ -90,13 +117,21 @@ setup_guest() {
 
 setup_host() {
   cd "$HERKOS_SOURCE/cmd/herkos-host"
-  watched 'Host helper: compiling' cargo build --release --locked
+  watched 'Host helper: compiling' cargo build --release --locked --target-dir target
 }
 
 setup_all() {
   require_machine
+  # Two at once would remove each other's files.
+  mkdir -p "$HERKOS_SOURCE/build"
+  exec 8>"$HERKOS_SOURCE/build/.setup-lock"
+  if ! flock -n 8; then
+    step 'waiting for another set-up of this directory'
+    flock 8
+  fi
   setup_packages
   setup_node
   setup_host
   setup_guest
+  exec 8>&-
 }
