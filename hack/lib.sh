@@ -4,6 +4,8 @@
 
 HERKOS_SOURCE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export HERKOS_SOURCE
+# Where the locks of the whole machine are.
+HERKOS_LOCKS=/run
 export DEBIAN_FRONTEND=noninteractive npm_config_loglevel=error
 
 step() { printf '==> %s\n' "$*"; }

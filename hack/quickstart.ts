@@ -10,6 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { daemonNodeFlags } from '../cmd/herkosd/node-flags.js';
 import { pushExampleImage } from '../test/tools/example-image.js';
 import { RegistryProcess } from '../test/tools/registry-process.js';
+import { Interruption } from './interruption.js';
 import { NodeTraces } from './node-traces.js';
 
 const socketPath = '/run/herkos/herkos.sock';
@@ -18,6 +19,10 @@ const herkosd = join(compiled, 'cmd/herkosd/main.js');
 const herkosctl = join(compiled, 'cmd/herkosctl/main.js');
 const readyTimeoutMs = 60_000;
 const pollMs = 200;
+
+const interruption = new Interruption();
+// The terminal may be gone before what was made on the machine is.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
 const serve = process.argv.includes('--serve');
 
@@ -28,8 +33,9 @@ function step(text: string): void {
 /** Runs herkosctl on this terminal. */
 async function ctl(...args: string[]): Promise<void> {
   console.log(`    $ herkosctl ${args.join(' ')}`);
+  interruption.check();
   const child = spawn(process.execPath, [herkosctl, ...args], { stdio: 'inherit' });
-  const [code] = (await once(child, 'exit')) as [number | null];
+  const code = await interruption.ended(child);
   if (code !== 0) throw new Error(`herkosctl ${args[0] ?? ''} failed with exit code ${String(code)}`);
 }
 
@@ -54,34 +60,74 @@ async function startDaemon(logPath: string): Promise<ChildProcess> {
   const log = openSync(logPath, 'a');
   const child = spawn(process.execPath, [...daemonNodeFlags, herkosd], {
     stdio: ['ignore', log, log],
-    detached: serve,
+    // Ctrl-C is not for it: pods are removed while it serves.
+    detached: true,
   });
+  daemon = child;
   closeSync(log);
   const until = Date.now() + readyTimeoutMs;
   while (!(await answers())) {
-    if (child.exitCode !== null || Date.now() > until)
+    if (!runs(child) || Date.now() > until)
       throw new Error(`the daemon does not answer:\n${await readFile(logPath, 'utf8')}`);
     await delay(pollMs);
+    interruption.check();
   }
   return child;
+}
+
+/** Of pods that were cut short there may be nothing, or anything. */
+async function removeIfThere(names: readonly string[]): Promise<void> {
+  interruption.forget();
+  step('cleaning up');
+  for (const name of names) {
+    // Another Ctrl-C is not for it either.
+    const child = spawn(process.execPath, [herkosctl, 'rm', '--force', name], {
+      stdio: 'inherit',
+      detached: true,
+    });
+    await once(child, 'exit');
+  }
 }
 
 async function runPod(image: string): Promise<void> {
   const logs = join(directory, 'pods');
   step('a pod in its own VM: pull, boot, create, start');
   const name = `quickstart-${String(process.pid)}`;
-  await ctl('run', '--detach', '--pull', 'always', '--name', name, '--log-dir', logs, image, 'sleep', '3600');
+  const short = `${name}-short`;
+  let pods = [name];
   try {
+    await ctl(
+      'run',
+      '--detach',
+      '--pull',
+      'always',
+      '--name',
+      name,
+      '--log-dir',
+      logs,
+      image,
+      'sleep',
+      '3600',
+    );
     step('inside: its own kernel, its own address');
     await ctl('exec', name, 'uname', '-a');
     await ctl('exec', name, 'sh', '-c', 'hostname; ip -brief address show 2>/dev/null || ip address show');
     step('a command that ends: its output is its log');
-    await ctl('run', '--rm', '--quiet', '--log-dir', logs, image, 'echo', 'hello from a virtual machine');
+    pods = [name, short];
+    const words = ['echo', 'hello from a virtual machine'];
+    await ctl('run', '--rm', '--quiet', '--name', short, '--log-dir', logs, image, ...words);
+    pods = [name];
     await ctl('ps');
-  } finally {
-    step('cleaning up the pod');
-    await ctl('rm', '--force', name);
+  } catch (error) {
+    await removeIfThere(pods);
+    throw error;
   }
+  step('cleaning up the pod');
+  await ctl('rm', '--force', name);
+}
+
+function runs(child: ChildProcess): boolean {
+  return child.exitCode === null && child.signalCode === null;
 }
 
 /** False when it did not work, or pods are left that need what would be removed. */
@@ -108,6 +154,7 @@ try {
   registry = await RegistryProcess.start();
   const image = await pushExampleImage(registry);
   console.log(`    ${image}`);
+  interruption.check();
   step(`herkosd on ${socketPath}`);
   traces = await NodeTraces.look();
   daemon = await startDaemon(join(directory, 'herkosd.log'));
@@ -128,9 +175,10 @@ End it with: kill ${String(daemon.pid)}`);
   failed = true;
   console.error(`error: ${error instanceof Error ? error.message : String(error)}`);
 } finally {
+  interruption.forget();
   await registry?.stop();
   if (!serve || failed) {
-    if (daemon?.exitCode === null) {
+    if (daemon !== undefined && runs(daemon)) {
       daemon.kill('SIGTERM');
       await once(daemon, 'exit');
     }
