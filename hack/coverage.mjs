@@ -48,7 +48,7 @@ function percentOf({ covered, total }) {
 const rooms = new Map();
 const counted = { covered: 0, total: 0 };
 for (const [path, { lines }] of Object.entries(summarize(measured))) {
-  // The build leaves the output of a source that is gone.
+  // What was measured may have been built before a source went.
   if (path === 'total' || !existsSync(path)) continue;
   const room = roomOf(path);
   const sums = rooms.get(room) ?? { covered: 0, total: 0 };
