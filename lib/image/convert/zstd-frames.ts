@@ -42,30 +42,23 @@ export class ZstdFrames {
 
   #read(): void {
     switch (this.#part) {
-      case 'magic': {
+      case 'magic':
         this.#readMagic(this.#head.readUInt32LE(0));
-        return;
-      }
-      case 'skippable': {
+        break;
+      case 'skippable':
         this.#expect('magic', 4, this.#head.readUInt32LE(0));
-        return;
-      }
+        break;
       case 'descriptor':
         this.#descriptor = this.#head[0] ?? 0;
-        {
-          this.#readDescriptor();
-          return;
-        }
+        this.#readDescriptor();
+        break;
       case 'header':
         this.#checkWindow();
-        {
-          this.#expect('block', 3);
-          return;
-        }
-      case 'block': {
+        this.#expect('block', 3);
+        break;
+      case 'block':
         this.#readBlock(this.#head.readUIntLE(0, 3));
-        return;
-      }
+        break;
     }
   }
 
