@@ -1,5 +1,6 @@
 /** From a name to everything that is to be fetched, all of it small: manifests and the config. */
 import type { Context } from '../base/context.js';
+import { underDeadline } from '../base/context.js';
 import { HerkosError } from '../base/errors.js';
 import type { ImageRunConfig } from '../model/image.js';
 import { parseConfig } from '../wire/oci/config.js';
@@ -10,7 +11,7 @@ import { formatReference } from '../wire/oci/reference.js';
 import type { Descriptor, ImageConfig, ImageManifest, ImageName, Platform } from '../wire/oci/types.js';
 import type { Layer } from './group.js';
 import type { ImageSource } from './ports.js';
-import { indexDepthMax } from './settings.js';
+import { configTimeoutMs, indexDepthMax } from './settings.js';
 
 export interface ResolvedImage {
   /** Digest of the manifest or index that the name stands for. */
@@ -25,6 +26,7 @@ export interface ResolvedImage {
 
 /**
  * Follows a name through indexes to this platform's manifest and reads its config.
+ * @param timeoutMs - for the config alone: sources bound the time of manifests by themselves
  * @throws HerkosError what the source throws; `FailedPrecondition` for what is no image for this node.
  */
 export async function resolveImage(
@@ -32,6 +34,7 @@ export async function resolveImage(
   source: ImageSource,
   name: ImageName,
   platform: Platform,
+  timeoutMs = configTimeoutMs,
 ): Promise<ResolvedImage> {
   const what = formatReference(name);
   const top = await source.fetchManifest(ctx, name);
@@ -39,7 +42,9 @@ export async function resolveImage(
   for (let depth = 0; depth <= indexDepthMax; depth += 1) {
     const document = parseManifest(bytes, descriptor.mediaType, what);
     if (document.kind === 'manifest') {
-      const config = await fetchConfig(ctx, source, name, document.config, what);
+      const config = await underDeadline(ctx, timeoutMs, `fetching the config of ${what}`, (inner) =>
+        fetchConfig(inner, source, name, document.config, what),
+      );
       requirePlatform(config.platform, platform, what);
       return combine(top.descriptor.digest, document, config, what);
     }

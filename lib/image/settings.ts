@@ -26,3 +26,5 @@ export const indexDepthMax = 3;
 export const idPrefixLengthMin = 6;
 /** A transfer that delivered wrong bytes is tried once more: elsewhere, where a registry has mirrors. */
 export const transfersPerLayerMax = 2;
+/** A few megabytes at most. Without an end a registry could hold up all pulls of a kubelet, which asks for one at a time. */
+export const configTimeoutMs = 300_000;
