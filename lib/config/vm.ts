@@ -45,8 +45,9 @@ export const vmSection = z.strictObject({
     .number()
     .int()
     .min(
-      1_001,
-      'users and groups up to 999 are the system’s, and the group before the first user is taken too',
+      65_537,
+      'users and groups up to 65535 are the system’s and people’s, who could take over a VM of their user; write ' +
+        '65537 at least',
     )
     .max(4_000_000_000)
     .default(1_900_000_000),

@@ -55,6 +55,7 @@ describe('config', () => {
       ['[vm]\nmemroy = 1\n', ['vm', 'memroy']],
       ['[vms]\n', ['vms']],
       ['[vm]\naccel = "hax"\n', ['vm.accel']],
+      ['[vm]\nuid_first = 65536\n', ['vm.uid_first', 'write 65537 at least']],
       ['[vm]\nmemory = "lots"\n', ['vm.memory', "'lots' is not a size"]],
       ['[vm]\nmemory = -1\n', ['vm.memory', 'write a size such as "512MiB", or a number of bytes']],
       ['[vm]\nmemory = 1.5\n', ['vm.memory', 'write a size such as "512MiB", or a number of bytes']],
