@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::boot::root::load_modules;
+use crate::container::cgroup::StartingExecs;
 use crate::container::layers::Layers;
 use crate::container::pidns::PodPidNamespace;
 use crate::container::{Registry, exec};
@@ -30,6 +31,7 @@ pub struct Guest {
     pub pod_pid_namespace: PodPidNamespace,
     pub execs: Arc<Semaphore>,
     pub exec_number: AtomicU64,
+    pub starting_execs: Arc<StartingExecs>,
     pub shm: Shm,
     /// One SetupPod at a time.
     pub pod_setup: tokio::sync::Mutex<()>,
@@ -65,6 +67,7 @@ impl Guest {
             pod_pid_namespace: PodPidNamespace::default(),
             execs: Arc::new(Semaphore::new(exec::EXECS_MAX)),
             exec_number: AtomicU64::new(0),
+            starting_execs: Arc::default(),
             shm: Shm::default(),
             pod_setup: tokio::sync::Mutex::new(()),
             finished: watch::Sender::new(false),

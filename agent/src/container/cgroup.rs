@@ -1,7 +1,10 @@
 //! The control groups of containers and of processes that were added to them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
+use crate::sync::lock;
 use crate::sys::Sys;
 
 /// Of all containers; killed as a whole at shutdown.
@@ -60,11 +63,38 @@ pub fn processes(sys: &dyn Sys, group: &Path) -> Vec<i32> {
     found
 }
 
+/// Groups of execs that are being started: empty still, and yet none of an exec that has ended.
+#[derive(Default)]
+pub struct StartingExecs(Mutex<HashSet<String>>);
+
+impl StartingExecs {
+    /// Before the group is made, until its process is in it or there will be none.
+    pub fn begin(self: &Arc<Self>, name: &str) -> StartingExec {
+        lock(&self.0).insert(name.to_string());
+        StartingExec { all: self.clone(), name: name.to_string() }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        lock(&self.0).contains(name)
+    }
+}
+
+pub struct StartingExec {
+    all: Arc<StartingExecs>,
+    name: String,
+}
+
+impl Drop for StartingExec {
+    fn drop(&mut self) {
+        lock(&self.all.0).remove(&self.name);
+    }
+}
+
 /// Removes the groups of execs whose processes have all ended; the kernel refuses the others.
-pub fn remove_empty_exec_groups(sys: &dyn Sys, id: &str) {
+pub fn remove_empty_exec_groups(sys: &dyn Sys, id: &str, starting: &StartingExecs) {
     let group = of_container(id);
     for name in sys.list(&group, GROUPS_MAX).unwrap_or_default() {
-        if name.starts_with(EXEC_PREFIX) {
+        if name.starts_with(EXEC_PREFIX) && !starting.has(&name) {
             let _ = sys.remove_dir(&group.join(name));
         }
     }
@@ -108,5 +138,25 @@ mod tests {
         let mut found = processes(&fake, Path::new("/g"));
         found.sort_unstable();
         assert_eq!(found, [10, 11, 12, 13]);
+    }
+
+    #[test]
+    fn leaves_the_empty_groups_of_execs_that_are_being_started() {
+        let fake = Fake::default();
+        for number in 1..=3 {
+            fake.file(&format!("/sys/fs/cgroup/herkos/c/herkos-exec-{number}/cgroup.procs"), "");
+        }
+        let starting = Arc::new(StartingExecs::default());
+        let (two, three) = (starting.begin(&exec_name(2)), starting.begin(&exec_name(3)));
+        let removed = |starting: &StartingExecs| {
+            let before = fake.calls().len();
+            remove_empty_exec_groups(&fake, "c", starting);
+            fake.calls().split_off(before)
+        };
+        assert_eq!(removed(&starting), ["remove_dir /sys/fs/cgroup/herkos/c/herkos-exec-1"]);
+        drop(two);
+        assert!(removed(&starting).contains(&"remove_dir /sys/fs/cgroup/herkos/c/herkos-exec-2".to_string()));
+        drop(three);
+        assert!(removed(&starting).contains(&"remove_dir /sys/fs/cgroup/herkos/c/herkos-exec-3".to_string()));
     }
 }

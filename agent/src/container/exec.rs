@@ -52,7 +52,9 @@ pub async fn start(guest: &Arc<Guest>, container_id: &str, oci_process: &[u8], s
     let dir = Path::new(EXECS_DIR).join(number.to_string());
     guest.sys.make_dir(&dir, 0o700).doing("make the exec's directory")?;
     let parts = Parts { dir: &dir, group_name: &group_name, group: &group, stdin };
+    let starting = guest.starting_execs.begin(&group_name);
     let started = launch_in(guest, container_id, &process, &parts).await;
+    drop(starting);
     let _ = guest.sys.remove_tree(&dir);
     if started.is_err() {
         kill(guest, &group, container_id).await;
@@ -104,10 +106,11 @@ async fn launch_in(
 }
 
 async fn kill(guest: &Guest, group: &Path, container_id: &str) {
-    let (sys, group, id) = (guest.sys.clone(), group.to_path_buf(), container_id.to_string());
+    let (sys, starting) = (guest.sys.clone(), guest.starting_execs.clone());
+    let (group, id) = (group.to_path_buf(), container_id.to_string());
     let killing = blocking(move || {
         cgroup::kill(sys.as_ref(), &group);
-        cgroup::remove_empty_exec_groups(sys.as_ref(), &id);
+        cgroup::remove_empty_exec_groups(sys.as_ref(), &id, &starting);
         Ok(())
     });
     let _ = killing.await;
@@ -122,9 +125,10 @@ impl Exec {
 
 /// Lets the groups of ended execs go. Children that were left in the background keep theirs.
 pub async fn tidy(guest: &Guest, container_id: &str) {
-    let (sys, id) = (guest.sys.clone(), container_id.to_string());
+    let (sys, starting) = (guest.sys.clone(), guest.starting_execs.clone());
+    let id = container_id.to_string();
     let tidying = blocking(move || {
-        cgroup::remove_empty_exec_groups(sys.as_ref(), &id);
+        cgroup::remove_empty_exec_groups(sys.as_ref(), &id, &starting);
         Ok(())
     });
     let _ = tidying.await;

@@ -108,7 +108,7 @@ describe('networks of other plugins than bridge', () => {
     const error: unknown = await node.network
       .attach(background(), pod.request)
       .catch((thrown: unknown) => thrown);
-    expect(String(error)).to.include('Device "eth0" does not exist');
+    expect(String(error)).to.include('the CNI plugins made no eth0');
     expect(await plugins.sequence()).to.deep.equal(['liar ADD', 'liar DEL']);
     expect(await node.attachments()).to.deep.equal([]);
   });
